@@ -1,0 +1,1 @@
+"""To devices: the driver contract and its implementations, one file each."""

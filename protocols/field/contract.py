@@ -1,0 +1,218 @@
+"""The driver contract: what every protocol towards the plant floor looks like to the agent.
+
+Rules, in the order in which they matter:
+
+1. A driver owns at most one connection to its endpoint, and reads only, unless a tag is made writable.
+2. `read` returns every tag it was asked for. A tag that failed is a reading with bad quality and a reason,
+   never a hole. Only when *nothing* could be read does `read` raise one of the errors below.
+3. Quality is the OPC UA StatusCode (OPC 10000-4, 7.39): 32 bits, the top two of which say good (00),
+   uncertain (01) or bad (10). Other protocols' failures are translated to the code that fits.
+4. `time_us` is wall-clock time, microseconds since 1970-01-01 UTC: the source's own time stamp where the
+   protocol carries one, otherwise the moment of the response.
+5. A driver's settings model and tag model stand beside it in its file (`Settings`, `TagSettings`), so that
+   checking, documentation and JSON Schema come from it. A new protocol is one new file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Value = bool | int | float | str | None
+"""What a tag can hold. `None` only with bad quality."""
+
+
+class ValueType(StrEnum):
+    """How a tag's values are published, after scaling."""
+
+    BOOL = "bool"
+    INT = "int"  # signed, 64 bits
+    UINT = "uint"  # unsigned, 64 bits
+    FLOAT32 = "float32"
+    FLOAT64 = "float64"
+    STRING = "string"
+
+
+class Quality:
+    """The OPC UA status codes that we give ourselves. Any other code of a server passes through unchanged."""
+
+    GOOD = 0x00000000
+    UNCERTAIN = 0x40000000
+    BAD = 0x80000000
+    BAD_COMMUNICATION = 0x80050000  # the exchange failed: line cut, malformed answer
+    BAD_TIMEOUT = 0x800A0000  # no answer within the deadline
+    BAD_WAITING_FOR_INITIAL_DATA = 0x80320000  # monitored, nothing received yet
+    BAD_NODE_ID_UNKNOWN = 0x80340000
+    BAD_OUT_OF_RANGE = 0x803C0000  # an address, or a value, outside what exists or can be carried
+    BAD_NOT_SUPPORTED = 0x803D0000  # the device does not know this function
+    BAD_TYPE_MISMATCH = 0x80740000
+    BAD_CONFIGURATION = 0x80890000
+    BAD_NOT_CONNECTED = 0x808A0000
+    BAD_DEVICE_FAILURE = 0x808B0000
+
+    _NAMES: ClassVar[Mapping[int, str]] = {
+        GOOD: "Good",
+        UNCERTAIN: "Uncertain",
+        BAD: "Bad",
+        BAD_COMMUNICATION: "BadCommunicationError",
+        BAD_TIMEOUT: "BadTimeout",
+        BAD_WAITING_FOR_INITIAL_DATA: "BadWaitingForInitialData",
+        BAD_NODE_ID_UNKNOWN: "BadNodeIdUnknown",
+        BAD_OUT_OF_RANGE: "BadOutOfRange",
+        BAD_NOT_SUPPORTED: "BadNotSupported",
+        BAD_TYPE_MISMATCH: "BadTypeMismatch",
+        BAD_CONFIGURATION: "BadConfigurationError",
+        BAD_NOT_CONNECTED: "BadNotConnected",
+        BAD_DEVICE_FAILURE: "BadDeviceFailure",
+    }
+
+    @staticmethod
+    def word(code: int) -> str:
+        """`good`, `uncertain` or `bad`."""
+        return ("good", "uncertain", "bad", "bad")[(code >> 30) & 3]
+
+    @classmethod
+    def name(cls, code: int) -> str:
+        """The standard's name where it is one of ours, otherwise word and hexadecimal code."""
+        return cls._NAMES.get(code) or f"{cls.word(code)} (0x{code:08X})"
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """A named value of a device, as the rest of the system sees it.
+
+    `address` is the driver's own business (its parsed TagSettings); nobody else looks into it.
+    """
+
+    name: str
+    value_type: ValueType
+    unit: str = ""
+    address: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The tags of one device that are read together, on one fixed grid of `period_s` seconds."""
+
+    device: str
+    name: str
+    period_s: float
+    tags: tuple[Tag, ...]
+    options: Any = None  # the driver's parsed GroupSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """Tags of one group at one moment.
+
+    `indexes` are the positions in `group.tags` that this scan holds, ascending; None: all of them.
+    `values` and `quality` are aligned with `indexes`; quality None: all good.
+    `reasons`: for readings that are not good, position in `group.tags` → one sentence for a person.
+    """
+
+    group: Group
+    time_us: int
+    values: Sequence[Value]
+    indexes: Sequence[int] | None = None
+    quality: Sequence[int] | None = None
+    reasons: Mapping[int, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """How many readings it holds."""
+        return len(self.values)
+
+    @classmethod
+    def all_bad(cls, group: Group, time_us: int, code: int, reason: str) -> Scan:
+        """Every tag of the group with the same bad quality, as for a device that is away."""
+        n = len(group.tags)
+        return cls(group, time_us, [None] * n, None, [code] * n, dict.fromkeys(range(n), reason))
+
+
+class FieldError(Exception):
+    """Nothing could be read. The message is one sentence: what failed, where, what to do.
+
+    `quality` is the status code that the group's tags get meanwhile.
+    """
+
+    quality: int = Quality.BAD
+
+
+class DeviceAway(FieldError):
+    """The endpoint does not answer or closed the line: reconnect later, with growing pauses."""
+
+    quality = Quality.BAD_NOT_CONNECTED
+
+
+class DeviceTimeout(DeviceAway):
+    """Connected, but no answer within the deadline. The connection is not to be trusted any more: reconnect."""
+
+    quality = Quality.BAD_TIMEOUT
+
+
+class DeviceRefused(FieldError):
+    """The device answered no (credentials, certificate, configuration). Trying again alone will not help."""
+
+    quality = Quality.BAD_CONFIGURATION
+
+
+class StrictModel(BaseModel):
+    """Base of all settings: unknown keys are errors, values are not coerced, instances do not change.
+
+    YAML knows no tuples and no enumerations: fields of those types say `Field(strict=False)`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class TagSettingsBase(StrictModel):
+    """What every driver's tag settings begin with."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:\[\]-]{0,127}$",
+        description="Name of the tag, unique in its machine.",
+    )
+    unit: str = Field("", max_length=32, description="Engineering unit, for example °C or bar.")
+    description: str = Field("", max_length=256, description="For people.")
+
+
+@runtime_checkable
+class Driver(Protocol):
+    """One device. Used by one task at a time; never called concurrently.
+
+    `connect` is called before the first read and again after `close`, or after a DeviceAway, any number of times;
+    it must leave nothing of an earlier connection behind. It raises DeviceAway or DeviceRefused.
+    `read` returns the group's scans since the last call: one full scan for a polled protocol, none or many
+    partial ones for a subscription. It keeps its own deadline. Cancelling it leaves the driver closable.
+    `close` never raises and may be called at any time, twice too.
+    `requests` counts requests sent to the device since the start.
+    """
+
+    requests: int
+
+    async def connect(self) -> None: ...
+
+    async def read(self, group: Group) -> Sequence[Scan]: ...
+
+    async def close(self) -> None: ...
+
+
+class DriverModule(Protocol):
+    """What a driver's module (or the object behind an entry point of group `holdfast.drivers`) offers.
+
+    `Settings`: the device's own keys in the configuration. `TagSettings`: a tag's, derived from TagSettingsBase.
+    `tag(settings)`: that tag for the rest of the system; raises ValueError with a sentence on an impossible one.
+    `driver(name, settings, groups)`: the driver, not yet connected; `name` is the device's, for messages.
+    `GroupSettings`: further keys of a poll group; a driver without any names StrictModel itself.
+    """
+
+    Settings: type[StrictModel]
+    TagSettings: type[TagSettingsBase]
+    GroupSettings: type[StrictModel]
+
+    def tag(self, settings: Any) -> Tag: ...
+
+    def driver(self, name: str, settings: Any, groups: Sequence[Group]) -> Driver: ...
