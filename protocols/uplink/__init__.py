@@ -1,0 +1,1 @@
+"""Between gateway and cloud: topics, messages, presence, confirm, and the link that carries them."""

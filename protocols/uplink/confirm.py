@@ -1,0 +1,61 @@
+"""Confirm: the receiver's word to one gateway on what is stored, per machine. Pure.
+
+JSON on the gateway's confirm topic:
+`{"schemaVersion":1,"timestamp":ms,"machines":{machine:{"epoch":…,"through":N,"missing":[[first,last],…]}}}`.
+
+`through`: every number from 1 to N of this epoch is stored, or was declared dropped: the gateway may let go of them.
+`missing`: ranges above `through` that the receiver knows to exist and does not have: to be sent again. Numbers above
+`through` that are in no missing range may be stored or not known of yet: the gateway keeps them and waits.
+`highest`: the highest number stored; what lies above `through`, at or below `highest`, and is not missing, is stored.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from protocols.uplink.status import Name, Seq
+
+MISSING_RANGES_MAX = 100
+"""A confirm names at most this many ranges, the lowest first; the next confirm names the rest."""
+
+
+class MachineConfirm(BaseModel):
+    """What the receiver has of one machine in one epoch."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
+
+    epoch: Annotated[str, Field(max_length=64)]
+    through: Seq
+    highest: Seq = 0
+    missing: Annotated[list[tuple[Seq, Seq]], Field(max_length=MISSING_RANGES_MAX)] = []
+
+
+class Confirm(BaseModel):
+    """One confirm message."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
+
+    schema_version: Literal[1] = 1
+    timestamp: int
+    machines: Annotated[dict[Name, MachineConfirm], Field(max_length=1000)]
+
+    def encode(self) -> bytes:
+        """The message's bytes."""
+        return self.model_dump_json(by_alias=True).encode()
+
+
+class ConfirmError(ValueError):
+    """Not a confirm message; the text says why in one sentence."""
+
+
+def decode(payload: bytes) -> Confirm:
+    """The confirm in a message. Raises ConfirmError with one sentence on anything that is not one."""
+    try:
+        return Confirm.model_validate_json(payload)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "message"
+        raise ConfirmError(f"not a confirm message: {where}: {first['msg']}") from None

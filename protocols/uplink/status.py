@@ -1,0 +1,134 @@
+"""Status and last will: what a gateway says of itself, every 10 s and on each change of health. Pure.
+
+JSON, retained, on the gateway's status topic. The keys are camelCase on the wire. Unknown keys are ignored, so that a
+newer gateway can say more to an older receiver. The session number rises with every connection that a gateway makes:
+whatever carries an older number than what was last heard (a late will, a retained status) is history.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from protocols.uplink.batch import SEQ_MAX
+from protocols.uplink.topics import NAME
+
+SCHEMA_VERSION = 1
+HEARTBEAT_S = 10.0
+SILENCE_S = 35.0
+"""Three heartbeats and a half without a word: the gateway is silent."""
+
+STATUS_BYTES_MAX = 128 * 1024
+
+Seq = Annotated[int, Field(ge=0, le=SEQ_MAX)]
+Name = Annotated[str, Field(pattern=f"^{NAME}$")]
+Text = Annotated[str, Field(max_length=500)]
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", allow_inf_nan=False)
+
+
+class GatewayInfo(_Wire):
+    """Which gateway, which version, up how long."""
+
+    thing_name: Name
+    version: Annotated[str, Field(max_length=64)]
+    uptime_sec: Annotated[int, Field(ge=0)]
+
+
+class Buffer(_Wire):
+    """The outbox in figures. `full_in_sec`: at the present rate, None while it is not filling."""
+
+    mode: Literal["disk", "memory"] = "disk"
+    queued_messages: Annotated[int, Field(ge=0)] = 0
+    bytes: Annotated[int, Field(ge=0)] = 0
+    limit_bytes: Annotated[int, Field(ge=0)] = 0
+    oldest_sec: Annotated[int, Field(ge=0)] | None = None
+    full_in_sec: Annotated[int, Field(ge=0)] | None = None
+
+
+class Health(_Wire):
+    """`internet` is unknown where the broker stands in the plant's own network."""
+
+    internet: Literal["ok", "down", "unknown"] = "unknown"
+    mqtt: Literal["ok", "down"] = "ok"
+    plc_link: Literal["ok", "degraded", "down"] = "ok"
+    buffer: Buffer = Buffer()
+
+
+class MachineNumbers(_Wire):
+    """`last_seq`: the last number given. `sent_seq`: all up to here were taken by the broker at least once.
+
+    `dropped`: ranges [first, last, reason] that the gateway let go unconfirmed, so that nobody waits for them.
+    """
+
+    last_seq: Seq
+    sent_seq: Seq = 0
+    dropped: Annotated[list[tuple[Seq, Seq, Text]], Field(max_length=200)] = []
+
+
+class DeviceLink(_Wire):
+    """One device's link: `ok`, `bad` (answers, but some tags fail), `away`. `since`: ms since 1970 of the change."""
+
+    machine: Name
+    state: Literal["ok", "bad", "away", "starting"]
+    since: int
+    reason: Text = ""
+    readings: Annotated[int, Field(ge=0)] = 0
+
+
+class Clock(_Wire):
+    """Whether the operating system says that its clock is synchronised; None: it does not say."""
+
+    synchronised: bool | None = None
+
+
+class Status(_Wire):
+    """A heartbeat, a planned goodbye, or a last will (`offline` with reason `unexpected_disconnect`)."""
+
+    schema_version: Literal[1] = 1
+    timestamp: int
+    state: Literal["online", "offline"]
+    reason: Text | None = None
+    session: Seq = 0
+    epoch: Annotated[str, Field(max_length=64)] = ""
+    gateway: GatewayInfo | None = None
+    health: Health | None = None
+    machines: Annotated[dict[Name, MachineNumbers], Field(max_length=1000)] = {}
+    devices: Annotated[dict[Name, DeviceLink], Field(max_length=1000)] = {}
+    dropped_count: Annotated[int, Field(ge=0)] = 0
+    clock: Clock | None = None
+    config_hash: Annotated[str, Field(max_length=64)] = ""
+    certificate_days_left: int | None = None
+
+    def encode(self) -> bytes:
+        """The message's bytes."""
+        return self.model_dump_json(by_alias=True, exclude_none=True).encode()
+
+
+class StatusError(ValueError):
+    """Not a status message; the text says why in one sentence."""
+
+
+REASON_SHUTDOWN = "shutdown"
+REASON_UNEXPECTED = "unexpected_disconnect"
+
+
+def will(session: int, timestamp_ms: int, epoch: str = "") -> Status:
+    """The last will to leave with the broker when connecting as `session`."""
+    return Status(timestamp=timestamp_ms, state="offline", reason=REASON_UNEXPECTED, session=session, epoch=epoch)
+
+
+def decode(payload: bytes) -> Status:
+    """The status in a message. Raises StatusError with one sentence on anything that is not one."""
+    if len(payload) > STATUS_BYTES_MAX:
+        raise StatusError(f"a status of {len(payload)} bytes is over the limit of {STATUS_BYTES_MAX}")
+    try:
+        return Status.model_validate_json(payload)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "message"
+        raise StatusError(f"not a status message: {where}: {first['msg']}") from None

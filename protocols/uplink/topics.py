@@ -1,0 +1,81 @@
+"""The topics, as text and as values. Pure.
+
+    factory/{tenant}/{province}/{plant}/{machine}/telemetry         gateway → cloud
+    ops/{tenant}/{province}/{plant}/gateway/{thing}/status          gateway → cloud, retained, last will
+    ops/{tenant}/{province}/{plant}/gateway/{thing}/confirm         cloud → gateway
+
+At most seven slashes (AWS IoT Core's limit); a level never holds `+ # / $`, because names match NAME.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+NAME = r"[a-z0-9][a-z0-9_-]{0,63}"
+_NAME = re.compile(NAME)
+
+TELEMETRY_FILTER = "factory/+/+/+/+/telemetry"
+STATUS_FILTER = "ops/+/+/+/gateway/+/status"
+
+
+class TopicError(ValueError):
+    """The topic is none of ours; the message says why in one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plant:
+    """Whose and where: the prefix of every topic."""
+
+    tenant: str
+    province: str
+    plant: str
+
+    def __str__(self) -> str:
+        return f"{self.tenant}/{self.province}/{self.plant}"
+
+
+@dataclass(frozen=True, slots=True)
+class MachineTopic:
+    """A machine in its plant; its telemetry's topic."""
+
+    plant: Plant
+    machine: str
+
+    @property
+    def telemetry(self) -> str:
+        return f"factory/{self.plant}/{self.machine}/telemetry"
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayTopic:
+    """A gateway in its plant; its status and confirm topics."""
+
+    plant: Plant
+    thing: str
+
+    @property
+    def status(self) -> str:
+        return f"ops/{self.plant}/gateway/{self.thing}/status"
+
+    @property
+    def confirm(self) -> str:
+        return f"ops/{self.plant}/gateway/{self.thing}/confirm"
+
+
+def parse(topic: str) -> MachineTopic | GatewayTopic:
+    """The machine of a telemetry topic or the gateway of a status topic. Raises TopicError on anything else."""
+    match topic.split("/"):
+        case ["factory", tenant, province, plant, machine, "telemetry"]:
+            _check(topic, tenant, province, plant, machine)
+            return MachineTopic(Plant(tenant, province, plant), machine)
+        case ["ops", tenant, province, plant, "gateway", thing, "status"]:
+            _check(topic, tenant, province, plant, thing)
+            return GatewayTopic(Plant(tenant, province, plant), thing)
+    raise TopicError(f"topic {topic[:200]!r} is neither a machine's telemetry nor a gateway's status")
+
+
+def _check(topic: str, *names: str) -> None:
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise TopicError(f"topic {topic[:200]!r}: level {name[:80]!r} is not a name of the form {NAME}")
