@@ -1,0 +1,1 @@
+"""The gateway program: driver → batcher → outbox → uplink → confirm → release, in one straight line."""

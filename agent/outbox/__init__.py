@@ -1,0 +1,1 @@
+"""The gateway's only queue: the contract and its implementations, one file each."""

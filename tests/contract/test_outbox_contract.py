@@ -1,0 +1,168 @@
+"""The outbox contract, over every implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agent.outbox.contract import Draft, Held, Outbox
+from agent.outbox.disk import DiskOutbox
+from agent.outbox.memory import MemoryOutbox
+
+Make = Callable[..., Outbox]
+
+
+@pytest.fixture(params=["memory", "disk"])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
+    made: list[Outbox] = []
+
+    def build(limit_bytes: int = 1 << 30) -> Outbox:
+        if request.param == "memory":
+            made.append(MemoryOutbox(limit_bytes=limit_bytes))
+        else:
+            directory = tmp_path / f"outbox-{len(made)}"
+            made.append(DiskOutbox(directory, limit_bytes=limit_bytes, reserve_bytes=0))
+        return made[-1]
+
+    yield build
+    for outbox in made:
+        outbox.close()
+        outbox.close()
+
+
+def draft(machine: str = "m", body: str = "x") -> Draft:
+    return Draft(machine, lambda epoch, seq: f"{machine} {epoch} {seq} {body}".encode())
+
+
+def test_numbers_run_from_one_per_machine_and_the_payload_knows_them(make: Make) -> None:
+    outbox = make()
+    assert outbox.append([draft("a"), draft("b"), draft("a")], 5) == [1, 1, 2]
+    assert outbox.append([draft("b")], 6) == [2]
+    assert [(s.seq, s.payload, s.appended_us) for s in outbox.pending("b", 0, 10)] == [
+        (1, f"b {outbox.epoch} 1 x".encode(), 5),
+        (2, f"b {outbox.epoch} 2 x".encode(), 6),
+    ]
+    assert [s.seq for s in outbox.pending("a", 1, 10)] == [2]
+    assert [s.seq for s in outbox.pending("a", 0, 1)] == [1]
+    assert outbox.pending("nobody", 0, 10) == []
+
+
+def test_release_takes_from_the_low_end_and_numbers_go_on(make: Make) -> None:
+    outbox = make()
+    outbox.append([draft() for _ in range(5)], 1)
+    assert outbox.release("m", 3) == 3
+    assert outbox.release("m", 3) == 0
+    assert outbox.release("nobody", 3) == 0
+    assert outbox.held()["m"] == Held(4, 5)
+    assert outbox.release("m", 99) == 2
+    assert outbox.held()["m"] == Held(6, 5)
+    assert outbox.append([draft()], 1) == [6]
+
+
+def test_sessions_only_rise(make: Make) -> None:
+    outbox = make()
+    sessions = [outbox.next_session() for _ in range(5)]
+    assert sessions == sorted(set(sessions))
+
+
+def test_stats(make: Make) -> None:
+    outbox = make()
+    empty = outbox.stats()
+    assert (empty.batches, empty.bytes, empty.oldest_us, empty.dropped) == (0, 0, None, 0)
+    outbox.append([draft("a")], 10)
+    outbox.append([draft("b", "longer")], 20)
+    stats = outbox.stats()
+    expected = sum(len(s.payload) for name in "ab" for s in outbox.pending(name, 0, 9))
+    assert (stats.batches, stats.bytes, stats.oldest_us) == (2, expected, 10)
+    outbox.release("a", 1)
+    assert outbox.stats().oldest_us == 20
+
+
+def test_the_oldest_go_when_the_limit_is_reached_and_that_is_recorded(make: Make) -> None:
+    size = len(f"m {'0' * 16} 1 x")
+    outbox = make(limit_bytes=3 * size)
+    for n in range(1, 6):
+        outbox.append([draft()], n)
+    held = outbox.held()["m"]
+    assert (held.first, held.last) == (3, 5)
+    assert [(d.first, d.last, d.reason) for d in held.dropped] == [(1, 2, "outbox full")]
+    assert outbox.stats().dropped == 2
+    assert outbox.stats().bytes <= 3 * size
+    outbox.forget_dropped("m", 1)
+    assert outbox.held()["m"].dropped
+    outbox.forget_dropped("m", 2)
+    assert not outbox.held()["m"].dropped
+    assert outbox.stats().dropped == 2
+
+
+def test_making_room_takes_the_oldest_of_all_machines(make: Make) -> None:
+    size = len(f"a {'0' * 16} 1 x")
+    outbox = make(limit_bytes=2 * size)
+    outbox.append([draft("a")], 1)
+    outbox.append([draft("b")], 2)
+    outbox.append([draft("b")], 3)
+    assert outbox.held()["a"].first == 2
+    assert (outbox.held()["b"].first, outbox.held()["b"].last) == (1, 2)
+
+
+class Refused(Exception):
+    pass
+
+
+def refusing(_epoch: str, _seq: int) -> bytes:
+    raise Refused
+
+
+def test_a_draft_that_fails_leaves_nothing_of_its_group(make: Make) -> None:
+    outbox = make()
+    if isinstance(outbox, MemoryOutbox):
+        return  # all or nothing is durability's business
+    outbox.append([draft("a")], 1)
+    with pytest.raises(Refused):
+        outbox.append([draft("a"), draft("new"), Draft("a", refusing)], 2)
+    assert outbox.held() == {"a": Held(1, 1)}
+    assert outbox.append([draft("a"), draft("new")], 3) == [2, 1]
+
+
+operations = st.lists(
+    st.one_of(
+        st.tuples(st.just("append"), st.lists(st.sampled_from("ab"), min_size=1, max_size=4)),
+        st.tuples(st.just("release"), st.tuples(st.sampled_from("ab"), st.integers(0, 20))),
+        st.tuples(st.just("forget"), st.tuples(st.sampled_from("ab"), st.integers(0, 20))),
+        st.tuples(st.just("reopen"), st.none()),
+    ),
+    max_size=25,
+)
+
+
+@given(operations)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_disk_does_what_the_simple_model_does(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, object]]
+) -> None:
+    directory = tmp_path_factory.mktemp("model")
+    limit = 8 * len(f"a {'0' * 16} 1 x")
+    disk = DiskOutbox(directory, limit_bytes=limit, reserve_bytes=0)
+    model = MemoryOutbox(disk.epoch, limit_bytes=limit)
+    for now, (name, what) in enumerate(steps):
+        match name, what:
+            case "append", list(machines):
+                drafts = [draft(machine) for machine in machines]
+                assert disk.append(drafts, now) == model.append(drafts, now)
+            case "release", (str(machine), int(through)):
+                assert disk.release(machine, through) == model.release(machine, through)
+            case "forget", (str(machine), int(through)):
+                disk.forget_dropped(machine, through)
+                model.forget_dropped(machine, through)
+            case "reopen", _:
+                disk.close()
+                disk = DiskOutbox(directory, limit_bytes=limit, reserve_bytes=0)
+        assert disk.held() == model.held()
+        assert disk.stats() == model.stats()
+        for machine in "ab":
+            assert disk.pending(machine, 0, 100) == model.pending(machine, 0, 100)
+    disk.close()
