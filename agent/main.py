@@ -1,0 +1,227 @@
+"""The agent's wiring: the one module that chooses implementations and starts everything.
+
+Beginning: outbox, then pollers, pipeline and forwarder as supervised tasks. An outage of a PLC or of the broker never
+makes the agent unready; only the outbox does. End: stop polling, store what is in memory, send what is left for a
+while, say goodbye, close the outbox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import structlog
+
+from agent import heartbeat
+from agent.batcher import Batcher
+from agent.outbox.contract import Outbox, OutboxError
+from agent.outbox.disk import DiskOutbox
+from agent.outbox.worker import OutboxWorker
+from agent.pipeline import Pipeline
+from agent.poller import Poller
+from agent.settings import Configuration
+from agent.statusfile import write_status
+from agent.uplink.forwarder import Forwarder
+from protocols.program import notify
+from protocols.program.tasks import Tasks
+from protocols.uplink.mqtt import MqttAgentLink
+from protocols.uplink.status import Status
+
+STATUS_FILE_S = 2.0
+POLLER_PATIENCE_S = 90.0  # a driver may spend its own deadlines; beyond this its loop is stuck
+
+_log = structlog.get_logger("agent")
+
+
+class Agent:
+    """One run of the agent with one configuration."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        settings = configuration.settings
+        data_dir = Path(settings.data_dir)
+        self._status_path = data_dir / "status.json"
+        self._worker = OutboxWorker(
+            lambda: DiskOutbox(
+                data_dir / "outbox",
+                limit_bytes=settings.outbox.limit_bytes,
+                reserve_bytes=settings.outbox.reserve_bytes,
+            )
+        )
+        self._batcher = Batcher(settings.gateway.thing, {d.name: d.machine for d in configuration.devices})
+        self._pipeline = Pipeline(
+            self._batcher, self._worker, settings.batch.interval_s, self._on_appended, self._ping_watchdog
+        )
+        self._pollers = {
+            device.name: Poller(
+                device.name,
+                device.module.driver(device.name, device.settings, device.groups),
+                device.groups,
+                self._pipeline.take,
+                self._on_change,
+            )
+            for device in configuration.devices
+        }
+        self._machine_of = {device.name: device.machine for device in configuration.devices}
+        self._started_s = time.monotonic()
+        self._fill_rate = heartbeat.FillRate()
+        self._forwarder: Forwarder | None = None
+        self._status_now = asyncio.Event()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Until `stopping`. Raises OutboxError where the outbox cannot be opened, TaskDied where a part fails."""
+        outbox = await self._worker.open()
+        try:
+            self._forwarder = self._make_forwarder(outbox.epoch)
+            async with Tasks(stopping, grace_s=0) as tasks:
+                polling = [tasks.spawn(f"device {name}", poller.run()) for name, poller in self._pollers.items()]
+                storing = tasks.spawn("pipeline", self._pipeline.run())
+                sending = tasks.spawn("forwarder", self._forwarder.run())
+                telling = tasks.spawn("status file", self._tell())
+                notify.ready(f"{len(polling)} devices")
+                _log.info("running", devices=len(polling), data_dir=self._configuration.settings.data_dir)
+                try:
+                    await tasks.wait()
+                finally:
+                    notify.stopping()
+                    await _cancelled(*polling)
+                    await _cancelled(storing)
+                    await self._finish(sending)
+                    await _cancelled(telling)
+                    await write_status(
+                        self._status_path, await self._status(self._forwarder.state.session), "stopped", ""
+                    )
+        finally:
+            await self._worker.close()
+
+    def _make_forwarder(self, epoch: str) -> Forwarder:
+        configuration, settings = self._configuration, self._configuration.settings
+        return Forwarder(
+            MqttAgentLink(settings.broker, settings.broker.client_id or settings.gateway.thing),
+            self._worker,
+            configuration.gateway,
+            configuration.machines,
+            self._status,
+            epoch,
+            settings.delivery,
+        )
+
+    async def _finish(self, sending: asyncio.Task[None]) -> None:
+        """Store what is in memory, send what is left within the drain time, say goodbye."""
+        forwarder = self._forwarder
+        if forwarder is None:
+            return
+        try:
+            await self._pipeline.finish()
+        except OutboxError as error:
+            _log.error(str(error))
+        drained = asyncio.create_task(forwarder.drained(), name="drain")
+        await asyncio.wait(
+            [drained, sending],
+            timeout=self._configuration.settings.shutdown_drain_s,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        await _cancelled(drained)
+        left = (await self._worker.call(Outbox.stats)).batches
+        if left:
+            _log.info("batches stay in the outbox until the next start", batches=left)
+        forwarder.stop()
+        await asyncio.wait([sending])
+
+    # --- what the parts tell each other ---
+
+    def _on_appended(self) -> None:
+        if self._forwarder is not None:
+            self._forwarder.wake()
+
+    def _on_change(self) -> None:
+        if self._forwarder is not None:
+            self._forwarder.beat_now()
+        self._status_now.set()
+
+    def _ping_watchdog(self) -> None:
+        """Called from the working loop: no ping while any device's loop is stuck, or nothing reaches the pipeline."""
+        now_s = time.monotonic()
+        if all(now_s - poller.alive_s < POLLER_PATIENCE_S for poller in self._pollers.values()):
+            notify.watchdog()
+
+    async def _status(self, session: int) -> Status:
+        settings, forwarder = self._configuration.settings, self._forwarder
+        stats = await self._worker.call(Outbox.stats)
+        held = await self._worker.call(Outbox.held)
+        now_s = time.monotonic()
+        return heartbeat.build(
+            heartbeat.Figures(
+                thing=settings.gateway.thing,
+                version=version("holdfast"),
+                session=session,
+                epoch="" if forwarder is None else forwarder.epoch,
+                now_us=time.time_ns() // 1000,
+                uptime_s=now_s - self._started_s,
+                broker_host=settings.broker.host,
+                stats=stats,
+                full_in_s=self._fill_rate.full_in_s(now_s, stats.bytes, stats.limit_bytes),
+                held=held,
+                sent={} if forwarder is None else {name: forwarder.window.sent_seq(name) for name in held},
+                devices={name: (self._machine_of[name], poller.state) for name, poller in self._pollers.items()},
+                readings_lost=self._pipeline.readings_lost,
+                clock_synchronised=heartbeat.clock_synchronised(),
+                config_hash=self._configuration.hash,
+            )
+        )
+
+    async def _tell(self) -> None:
+        """Keep the status file current, for `holdfast status`."""
+        while True:
+            self._status_now.clear()
+            if self._forwarder is not None:
+                link = self._forwarder.state
+                state = f"connected, {link.protocol}" if link.connected else "not connected"
+                await write_status(self._status_path, await self._status(link.session), state, link.trouble)
+            try:
+                async with asyncio.timeout(STATUS_FILE_S):
+                    await self._status_now.wait()
+            except TimeoutError:
+                pass
+
+
+async def _cancelled(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+async def serve(
+    configuration: Configuration,
+    stopping: asyncio.Event,
+    reload: asyncio.Event,
+    load: Callable[[], Configuration | None],
+) -> None:
+    """Run until `stopping`; at each `reload` begin anew with what `load` gives, or go on where it gives None."""
+    while not stopping.is_set():
+        ending = asyncio.Event()
+        running = asyncio.create_task(Agent(configuration).run(ending), name="agent")
+        waiting = [asyncio.create_task(event.wait(), name="signal") for event in (stopping, reload)]
+        try:
+            while not ending.is_set():
+                await asyncio.wait([running, *waiting], return_when=asyncio.FIRST_COMPLETED)
+                if running.done() or stopping.is_set():
+                    ending.set()
+                elif reload.is_set():
+                    reload.clear()
+                    waiting[1] = asyncio.create_task(reload.wait(), name="signal")
+                    changed = load()
+                    if changed is not None:
+                        configuration = changed
+                        notify.reloading()
+                        ending.set()
+            await running
+        finally:
+            for wait in waiting:
+                wait.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+            ending.set()
+            await asyncio.wait([running])

@@ -1,0 +1,45 @@
+"""Runs an outbox's blocking calls in a thread of their own, one after another, so that an fsync never stops polling."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Concatenate, ParamSpec, TypeVar
+
+from agent.outbox.contract import Outbox
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class OutboxWorker:
+    """`open_outbox` runs in the worker's thread, too, because SQLite's connection belongs to one thread."""
+
+    def __init__(self, open_outbox: Callable[[], Outbox]) -> None:
+        self._open = open_outbox
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="outbox")
+        self._outbox: Outbox | None = None
+
+    async def open(self) -> Outbox:
+        """Raises OutboxError. Of the outbox returned only `epoch` may be used outside the thread."""
+        try:
+            self._outbox = await asyncio.get_running_loop().run_in_executor(self._thread, self._open)
+        except BaseException:
+            self._thread.shutdown()
+            raise
+        return self._outbox
+
+    async def call(self, method: Callable[Concatenate[Outbox, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """`await worker.call(Outbox.release, machine, through)`. It is finished even if the caller is cancelled."""
+        assert self._outbox is not None, "open the outbox first"  # noqa: S101  # a programmer's error
+        bound = getattr(self._outbox, method.__name__)
+        return await asyncio.shield(
+            asyncio.get_running_loop().run_in_executor(self._thread, lambda: bound(*args, **kwargs))
+        )
+
+    async def close(self) -> None:
+        """Finish what was asked for, then close the outbox."""
+        if self._outbox is not None:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._outbox.close)
+        self._thread.shutdown()

@@ -1,0 +1,110 @@
+"""From scans to the outbox: collect, and every `interval_s` number and store what came, in one transaction.
+
+A reading is taken when `append` has returned; before that it is only in memory. If the disk takes nothing, batches wait
+here within MEMORY_BYTES; beyond that the oldest are given up, counted and said loudly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+
+import structlog
+
+from agent.batcher import Batcher, Filled
+from agent.outbox.contract import Outbox, OutboxError
+from agent.outbox.worker import OutboxWorker
+from protocols.field.contract import Scan
+
+MEMORY_BYTES = 32 << 20
+RETRY_S = 1.0
+
+_log = structlog.get_logger("outbox")
+
+
+class Pipeline:
+    """`on_appended` is called after each append; `on_round` after each round, which is the watchdog's sign of life."""
+
+    def __init__(
+        self,
+        batcher: Batcher,
+        outbox: OutboxWorker,
+        interval_s: float,
+        on_appended: Callable[[], None] = lambda: None,
+        on_round: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._batcher = batcher
+        self._outbox = outbox
+        self._interval_s = interval_s
+        self._on_appended = on_appended
+        self._on_round = on_round
+        self._wake = asyncio.Event()
+        self._waiting: deque[Filled] = deque()
+        self._failing = False
+        self.readings_stored = 0
+        self.readings_lost = 0
+
+    def take(self, scan: Scan) -> None:
+        """Collect one scan."""
+        self._batcher.add(scan)
+        if self._interval_s == 0 or self._batcher.full:
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Until cancelled; then nothing is lost that `finish` does not store."""
+        while True:
+            pause_s = RETRY_S if self._failing else self._interval_s or RETRY_S
+            try:
+                async with asyncio.timeout(pause_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            await self._round()
+
+    async def finish(self) -> None:
+        """Store what is still in memory. Raises OutboxError where the disk takes nothing."""
+        await self._round()
+        if self._waiting:
+            raise OutboxError(
+                f"{sum(f.readings for f in self._waiting)} readings could not be stored; the disk is full"
+            )
+
+    async def _round(self) -> None:
+        self._waiting.extend(self._batcher.drain())
+        if self._waiting:
+            await self._store()
+        self._on_round()
+
+    async def _store(self) -> None:
+        filled = list(self._waiting)
+        try:
+            await self._outbox.call(Outbox.append, [f.draft for f in filled], time.time_ns() // 1000)
+        except OutboxError as error:
+            if not self._failing:
+                _log.error(str(error))
+            self._failing = True
+            self._give_up_excess()
+            return
+        if self._failing:
+            _log.info("the outbox stores again", readings_lost=self.readings_lost)
+            self._failing = False
+        for _ in filled:
+            self._waiting.popleft()
+        self.readings_stored += sum(f.readings for f in filled)
+        self._on_appended()
+
+    def _give_up_excess(self) -> None:
+        excess = sum(f.bytes for f in self._waiting) - MEMORY_BYTES
+        lost = 0
+        while excess > 0:
+            oldest = self._waiting.popleft()
+            excess -= oldest.bytes
+            lost += oldest.readings
+        if lost:
+            self.readings_lost += lost
+            _log.error(
+                "the disk takes nothing and memory is used up: readings are lost", lost=lost, ever=self.readings_lost
+            )

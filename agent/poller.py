@@ -1,0 +1,167 @@
+"""One device, one task: connect, read its groups on their grid, hand every scan on; reconnect when it is away.
+
+A device that is away yields bad readings with the reason once per change, and a log line once; in between it is tried
+again with growing pauses. No device ever waits for another: each has its own task and its own driver.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import structlog
+
+from agent.grid import Grid
+from protocols.field.contract import Driver, FieldError, Group, Scan
+
+RETRY_S_FIRST = 1.0
+RETRY_S_MAX = 30.0
+T = TypeVar("T")
+REMIND_S = 600.0  # how often the log says that a device is still away
+
+_log = structlog.get_logger("device")
+
+
+@dataclass(slots=True)
+class DeviceState:
+    """What is known of a device's link, for heartbeats and people. `state`: starting, ok, bad or away."""
+
+    state: str = "starting"
+    since_us: int = 0
+    reason: str = ""
+    readings: int = 0
+    failures: int = 0
+
+
+class DriverFailed(FieldError):
+    """A driver raised what its contract does not allow."""
+
+
+class Poller:
+    """`take` gets every scan at once, in the event loop. `on_change` is called after each change of state."""
+
+    def __init__(
+        self,
+        device: str,
+        driver: Driver,
+        groups: Sequence[Group],
+        take: Callable[[Scan], None],
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.device = device
+        self.state = DeviceState(since_us=_now_us())
+        self.alive_s = time.monotonic()
+        """When the loop last went round; for the watchdog."""
+        self._driver = driver
+        self._groups = list(groups)
+        self._take = take
+        self._on_change = on_change
+        self._away_as: tuple[type[FieldError], int] | None = None
+        self._away_s = self._reminded_s = 0.0
+        self._pause_s = RETRY_S_FIRST
+        self._faults: dict[tuple[int, int], str] = {}  # (group, tag) → why
+        self._grid = Grid(groups, time.monotonic())
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        try:
+            while True:
+                try:
+                    await self._guard(self._driver.connect())
+                    self._grid.skip_to(time.monotonic())
+                    await self._read_on()
+                except FieldError as error:
+                    self._away(error)
+                await self._driver.close()
+                await self._sleep(self._pause_s * random.uniform(0.8, 1.2))
+                self._pause_s = min(2 * self._pause_s, RETRY_S_MAX)
+        finally:
+            await self._driver.close()
+
+    async def _read_on(self) -> None:
+        while True:
+            due_s, at = self._grid.next_due()
+            await self._sleep(due_s - time.monotonic())
+            scans = await self._guard(self._driver.read(self._groups[at]))
+            self._grid.done(at, time.monotonic())
+            self._read(at, scans)
+
+    async def _sleep(self, pause_s: float) -> None:
+        """Sleep, showing the watchdog every second that this loop is alive."""
+        end_s = time.monotonic() + max(0.0, pause_s)
+        while True:
+            self.alive_s = time.monotonic()
+            left_s = end_s - self.alive_s
+            if left_s <= 0:
+                return
+            await asyncio.sleep(min(left_s, 1.0))
+
+    async def _guard(self, call: Awaitable[T]) -> T:
+        try:
+            return await call
+        except FieldError:
+            raise
+        except Exception as error:  # a third party's driver is code we do not know: its fault takes its device away
+            what = f"{type(error).__name__}: {error}"
+            raise DriverFailed(f"{self.device}: the driver failed ({what}); the log has the details") from error
+
+    def _read(self, at: int, scans: Sequence[Scan]) -> None:
+        for scan in scans:
+            self.state.readings += len(scan)
+            self._take(scan)
+            self._note_faults(at, scan)
+        self._pause_s = RETRY_S_FIRST
+        if self._away_as is not None:
+            _log.info("answers again", device=self.device, failures=self.state.failures)
+            self._away_as = None
+            self.state.failures = 0
+        if self._faults:
+            reason = next(iter(self._faults.values()))
+            self._change("bad", f"{len(self._faults)} tags fail, for example: {reason}")
+        else:
+            self._change("ok", "")
+
+    def _note_faults(self, at: int, scan: Scan) -> None:
+        if not scan.reasons and not self._faults:
+            return
+        for position in range(len(scan.group.tags)) if scan.indexes is None else scan.indexes:
+            reason = scan.reasons.get(position)
+            if reason is None:
+                self._faults.pop((at, position), None)
+            else:
+                self._faults[at, position] = reason
+
+    def _away(self, error: FieldError) -> None:
+        """Say it once per change, to the log and as readings; remind the log now and then."""
+        self.state.failures += 1
+        now_s, kind = time.monotonic(), (type(error), error.quality)
+        if self._away_as != kind:
+            self._away_as, self._away_s, self._reminded_s = kind, now_s, now_s
+            self._faults.clear()
+            _log.warning(str(error), device=self.device, exc_info=error.__cause__)
+            for group in self._groups:
+                scan = Scan.all_bad(group, _now_us(), error.quality, str(error))
+                self.state.readings += len(scan)
+                self._take(scan)
+        elif now_s - self._reminded_s >= REMIND_S:
+            self._reminded_s = now_s
+            minutes = round((now_s - self._away_s) / 60)
+            _log.warning(
+                "still away", device=self.device, failures=self.state.failures, minutes=minutes, reason=str(error)
+            )
+        self._change("away", str(error))
+
+    def _change(self, state: str, reason: str) -> None:
+        changed = state != self.state.state
+        self.state.reason = reason
+        if changed:
+            self.state.state, self.state.since_us = state, _now_us()
+            self._on_change()
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000

@@ -1,0 +1,270 @@
+"""The gateway's settings: one YAML file. What belongs to a protocol is checked by that protocol's own models."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from agent import drivers
+from protocols.field.contract import DriverModule, Group, StrictModel, Tag
+from protocols.program.settings import Problem, SettingsError, Source, load
+from protocols.uplink.mqtt_settings import BrokerSettings
+from protocols.uplink.topics import NAME, GatewayTopic, MachineTopic, Plant
+
+DEFAULT_PATH = Path("/etc/holdfast/agent.yaml")
+ENV_PREFIX = "HOLDFAST_"
+ENV_NOT_SETTINGS = ("HOLDFAST_CONFIG", "HOLDFAST_CLOUD_*")
+PERIOD_S_MIN = 0.05
+
+Name = Annotated[str, Field(pattern=f"^{NAME}$")]
+
+
+class GatewaySettings(StrictModel):
+    """Who this gateway is, and where it stands: the prefix of its topics."""
+
+    thing: Name = Field(description="The gateway's thing name: its MQTT client id, and its certificate's CN.")
+    tenant: Name = Field(description="Whose plant this is.")
+    province: Name = Field(description="Province or region of the plant.")
+    plant: Name = Field(description="The plant.")
+
+
+class OutboxSettings(StrictModel):
+    """The buffer on disk."""
+
+    limit_bytes: int = Field(1 << 30, ge=1 << 20, description="Most bytes of batches to hold; then the oldest go.")
+    reserve_bytes: int = Field(8 << 20, ge=0, description="Disk space kept in reserve, so that a full disk can drain.")
+
+
+class BatchSettings(StrictModel):
+    """How readings become messages."""
+
+    interval_s: float = Field(
+        1.0, ge=0, le=3600, description="How long readings are collected for one message; 0: each scan goes at once."
+    )
+
+
+class GroupSettings(BaseModel):
+    """Tags of one device that are read together. A protocol may add keys of its own."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    name: Name = Field("main", description="Name of the poll group, unique in its device.")
+    period_s: float = Field(1.0, ge=PERIOD_S_MIN, le=86_400, description="Seconds from one read to the next.")
+    tags: list[dict[str, Any]] = Field(min_length=1, max_length=20_000, description="The tags; keys by protocol.")
+
+
+class DeviceSettings(BaseModel):
+    """One endpoint on the floor. The protocol's own keys stand beside these."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    name: Name = Field(description="Name of the device, unique in this file.")
+    machine: Name = Field(description="The machine that the device belongs to; it owns the sequence of numbers.")
+    protocol: str = Field(description="Name of the driver, for example modbus or opcua.")
+    groups: list[GroupSettings] = Field(min_length=1, max_length=100, description="The poll groups.")
+
+
+class AgentSettings(StrictModel):
+    """Everything the agent needs to know."""
+
+    gateway: GatewaySettings = Field(description="Who this gateway is.")
+    broker: BrokerSettings = Field(description="The MQTT broker.")
+    data_dir: str = Field("/var/lib/holdfast", min_length=1, description="Directory of the outbox; on a real disk.")
+    outbox: OutboxSettings = Field(OutboxSettings(), description="The buffer on disk.")
+    batch: BatchSettings = Field(BatchSettings(), description="How readings become messages.")
+    delivery: Literal["confirmed", "broker"] = Field(
+        "confirmed",
+        description="What lets a batch go from disk: the receiver's confirm; with a foreign receiver the broker's word.",
+    )
+    shutdown_drain_s: float = Field(5.0, ge=0, le=600, description="How long a planned stop may send what is left.")
+    devices: list[DeviceSettings] = Field(min_length=1, max_length=1000, description="The devices on the floor.")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device with its driver's own models applied."""
+
+    name: str
+    machine: str
+    protocol: str
+    module: DriverModule
+    settings: StrictModel
+    groups: tuple[Group, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Checked settings, ready to be wired. `hash` tells two configurations apart, secrets left out."""
+
+    settings: AgentSettings
+    devices: tuple[Device, ...]
+    hash: str
+
+    @property
+    def gateway(self) -> GatewayTopic:
+        return GatewayTopic(self._plant, self.settings.gateway.thing)
+
+    @property
+    def machines(self) -> dict[str, MachineTopic]:
+        return {device.machine: MachineTopic(self._plant, device.machine) for device in self.devices}
+
+    @property
+    def _plant(self) -> Plant:
+        gateway = self.settings.gateway
+        return Plant(gateway.tenant, gateway.province, gateway.plant)
+
+    def device(self, name: str) -> Device | None:
+        return next((device for device in self.devices if device.name == name), None)
+
+
+def read(
+    path: str | Path, *, overrides: Mapping[str, str] | None = None, environ: Mapping[str, str] | None = None
+) -> Configuration:
+    """Read and check everything. Raises SettingsError with every problem there is."""
+    found: list[Device] = []
+
+    def check(source: Source) -> list[Problem]:
+        devices, problems = _devices(source)
+        found.extend(devices)
+        return problems
+
+    loaded = load(
+        path,
+        AgentSettings,
+        overrides=overrides or {},
+        environ=os.environ if environ is None else environ,
+        env_prefix=ENV_PREFIX,
+        ignore=ENV_NOT_SETTINGS,
+        also=check,
+    )
+    plain = loaded.settings.model_dump(mode="json")
+    digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+    return Configuration(loaded.settings, tuple(found), digest)
+
+
+def _devices(source: Source) -> tuple[list[Device], list[Problem]]:
+    """Each device by its protocol's models, and what must be unique across the file."""
+    whole = source.value
+    given = whole.get("devices") if isinstance(whole, dict) else None
+    listed = given if isinstance(given, list) else []
+    devices: list[Device] = []
+    problems = _unique_tags(source, listed)
+    names: dict[str, int] = {}
+    for at, device in enumerate(listed):
+        if not isinstance(device, dict):
+            continue  # the first stage has said so
+        name = str(device.get("name"))
+        if names.setdefault(name, at) != at:
+            problems.append(
+                source.problem(("devices", at, "name"), f"a device {name} stands above; choose another name")
+            )
+        module = _module(source, at, device, problems)
+        if module is not None:
+            built = _device(source, at, device, module, problems)
+            if built is not None:
+                devices.append(built)
+    return devices, problems
+
+
+def _module(source: Source, at: int, device: dict[str, Any], problems: list[Problem]) -> DriverModule | None:
+    protocol = device.get("protocol")
+    if not isinstance(protocol, str):
+        return None  # the first stage has said so
+    module = drivers.find(protocol)
+    if module is None:
+        known = drivers.known()
+        close = difflib.get_close_matches(protocol, known, 1)
+        hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+        problems.append(source.problem(("devices", at, "protocol"), f"there is no driver for {protocol!r}; {hint}"))
+    return module
+
+
+def _device(
+    source: Source, at: int, device: dict[str, Any], module: DriverModule, problems: list[Problem]
+) -> Device | None:
+    own = {key: value for key, value in device.items() if key not in DeviceSettings.model_fields}
+    settings = _validated(source, module.Settings, own, ("devices", at), problems)
+    groups = []
+    seen: set[str] = set()
+    listed = device.get("groups")
+    for number, group in enumerate(listed if isinstance(listed, list) else []):
+        if isinstance(group, dict):
+            built = _group(source, ("devices", at, "groups", number), str(device.get("name")), group, module, problems)
+            if built.name in seen:
+                where = ("devices", at, "groups", number)
+                problems.append(source.problem(where, f"a group {built.name} stands above; give each group a name"))
+            seen.add(built.name)
+            groups.append(built)
+    if settings is None:
+        return None
+    name, machine, protocol = (str(device.get(key)) for key in ("name", "machine", "protocol"))
+    return Device(name, machine, protocol, module, cast("StrictModel", settings), tuple(groups))
+
+
+def _group(
+    source: Source,
+    path: tuple[str | int, ...],
+    device: str,
+    group: dict[str, Any],
+    module: DriverModule,
+    problems: list[Problem],
+) -> Group:
+    own = {key: value for key, value in group.items() if key not in GroupSettings.model_fields}
+    options = _validated(source, module.GroupSettings, own, path, problems)
+    listed = group.get("tags")
+    tags: list[Tag] = []
+    for number, tag in enumerate(listed if isinstance(listed, list) else []):
+        where = (*path, "tags", number)
+        settings = _validated(source, module.TagSettings, tag, where, problems) if isinstance(tag, dict) else None
+        if settings is not None:
+            try:
+                tags.append(module.tag(settings))
+            except ValueError as error:
+                problems.append(source.problem(where, str(error)))
+    period_s = group.get("period_s", 1.0)
+    number_or_default = float(period_s) if isinstance(period_s, int | float) and period_s > 0 else 1.0
+    return Group(device, str(group.get("name", "main")), number_or_default, tuple(tags), options)
+
+
+def _validated(
+    source: Source, model: type[BaseModel], value: Any, path: tuple[str | int, ...], problems: list[Problem]
+) -> BaseModel | None:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        problems.extend(source.explain(error, model, path))
+        return None
+
+
+def _unique_tags(source: Source, listed: list[Any]) -> list[Problem]:
+    """A tag's name is unique in its machine, because the machine's telemetry is a map by tag."""
+    problems, owners = [], dict[tuple[str, str], str]()
+    for path, device, tag in _tag_names(listed):
+        key = (str(device.get("machine")), tag)
+        if key in owners:
+            what = f"machine {key[0]} already has a tag {tag} (of device {owners[key]}); choose another name"
+            problems.append(source.problem(path, what))
+        owners.setdefault(key, str(device.get("name")))
+    return problems
+
+
+def _tag_names(listed: list[Any]) -> Iterator[tuple[tuple[str | int, ...], dict[str, Any], str]]:
+    """(path of the name, its device, the name) of every tag that is written down at all."""
+    for at, device in enumerate(listed):
+        groups = device.get("groups") if isinstance(device, dict) else None
+        for group_at, group in enumerate(groups if isinstance(groups, list) else []):
+            tags = group.get("tags") if isinstance(group, dict) else None
+            for tag_at, tag in enumerate(tags if isinstance(tags, list) else []):
+                if isinstance(tag, dict) and isinstance(tag.get("name"), str):
+                    yield ("devices", at, "groups", group_at, "tags", tag_at, "name"), device, tag["name"]
+
+
+__all__ = ["DEFAULT_PATH", "AgentSettings", "Configuration", "Device", "SettingsError", "read"]

@@ -1,0 +1,282 @@
+"""Sends what the outbox holds, and lets go of it when the receiver confirms.
+
+One session after another: connect with the will, say online, publish what the window allows, take confirms, send
+heartbeats; when the connection goes, wait with growing, jittered pauses and begin again. The outbox is the only queue:
+no more is in flight than the broker takes unacknowledged, and all of it is still on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import structlog
+
+from agent.outbox.contract import Outbox, OutboxError
+from agent.outbox.worker import OutboxWorker
+from agent.uplink.window import Run, Window
+from protocols.uplink.confirm import ConfirmError, decode
+from protocols.uplink.link import AgentLink, LinkAway, LinkError, Message, Outcome
+from protocols.uplink.status import HEARTBEAT_S, REASON_SHUTDOWN, Status, will
+from protocols.uplink.topics import GatewayTopic, MachineTopic
+
+RETRY_S_FIRST = 1.0
+RETRY_S_MAX = 30.0
+REFUSED_PAUSE_S = 5.0
+GOODBYE_S = 5.0
+
+_log = structlog.get_logger("uplink")
+
+Delivery = Literal["confirmed", "broker"]
+
+
+@dataclass(slots=True)
+class LinkState:
+    """What is known of the link, for heartbeats and people. `trouble`: one sentence, empty while all is well."""
+
+    connected: bool = False
+    since_us: int = 0
+    protocol: str = ""
+    trouble: str = ""
+    session: int = 0
+
+
+class Forwarder:
+    """`status(session)` makes the heartbeat. `machines`: name → topic of each machine that this gateway speaks for."""
+
+    def __init__(
+        self,
+        link: AgentLink,
+        outbox: OutboxWorker,
+        gateway: GatewayTopic,
+        machines: dict[str, MachineTopic],
+        status: Callable[[int], Awaitable[Status]],
+        epoch: str,
+        delivery: Delivery = "confirmed",
+        window: Window | None = None,
+    ) -> None:
+        self.state = LinkState(since_us=_now_us())
+        self.window = window or Window()
+        self._link = link
+        self._outbox = outbox
+        self._gateway = gateway
+        self._machines = machines
+        self._status = status
+        self.epoch = epoch
+        self._delivery = delivery
+        self._wake = asyncio.Event()
+        self._beat = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._released: dict[str, int] = {}
+        self._paused_until_s = 0.0
+        self._said = ""
+        self._open = 0
+        self._in_flight_max = 1
+
+    def wake(self) -> None:
+        """There may be something new to send."""
+        self._wake.set()
+
+    def beat_now(self) -> None:
+        """Health has changed: do not wait for the next heartbeat."""
+        self._beat.set()
+
+    async def run(self) -> None:
+        """Until `stop`. Says goodbye if connected then, so that nobody takes the silence for a fault."""
+        pause_s = RETRY_S_FIRST
+        while not self._stopping.is_set():
+            try:
+                await self._connect()
+                pause_s = RETRY_S_FIRST
+                await self._session()
+                await self._say_goodbye()
+            except (LinkError, OutboxError) as error:
+                self._lost(error)
+            finally:
+                await self._link.close()
+            try:
+                async with asyncio.timeout(pause_s * random.uniform(0.5, 1.5)):
+                    await self._stopping.wait()
+            except TimeoutError:
+                pause_s = min(2 * pause_s, RETRY_S_MAX)
+        self.state.connected = False
+
+    async def drained(self) -> None:
+        """Wait until everything that the outbox holds now is confirmed."""
+        await self._refresh()
+        while not self.window.idle():
+            self._settled.clear()
+            await self._settled.wait()
+
+    def stop(self) -> None:
+        """Let `run` end."""
+        self._stopping.set()
+
+    # --- a session ---
+
+    def _will(self, session: int) -> Message:
+        payload = will(session, _now_us() // 1000, self.epoch).encode()
+        return Message(self._gateway.status, payload, retain=True)
+
+    async def _connect(self) -> None:
+        session = await self._outbox.call(Outbox.next_session)
+        connected = await self._link.connect(self._will(session), self._gateway.confirm)
+        self.window.connected(connected.session_present)
+        self._open, self._in_flight_max = 0, connected.in_flight_max
+        self._paused_until_s = 0.0
+        was_trouble = self.state.trouble
+        self.state = LinkState(True, _now_us(), connected.protocol, "", session)
+        self._said = ""
+        _log.info(
+            "connected", protocol=connected.protocol, session_present=connected.session_present, after=was_trouble
+        )
+
+    async def _session(self) -> None:
+        """Run the loops until the link is lost, which raises, or `stop` is called."""
+        tasks = [
+            asyncio.create_task(self._heartbeats(), name="heartbeats"),
+            asyncio.create_task(self._feed(), name="feed"),
+            asyncio.create_task(self._confirms(), name="confirms"),
+            asyncio.create_task(self._stopping.wait(), name="stopping"),
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _say_goodbye(self) -> None:
+        status = await self._status(self.state.session)
+        status = status.model_copy(update={"state": "offline", "reason": REASON_SHUTDOWN})
+        try:
+            async with asyncio.timeout(GOODBYE_S):
+                await self._link.publish(Message(self._gateway.status, status.encode(), retain=True))
+        except TimeoutError:
+            raise LinkAway("the broker did not take the goodbye in time; it will send the will instead") from None
+
+    def _lost(self, error: LinkError | OutboxError) -> None:
+        trouble = str(error)
+        if self.state.connected or self.state.trouble != trouble:
+            _log.warning(trouble)
+        if self.state.connected:
+            self.state = LinkState(False, _now_us(), "", trouble, self.state.session)
+        else:
+            self.state.trouble = trouble
+
+    async def _heartbeats(self) -> None:
+        while True:
+            self._beat.clear()
+            status = await self._status(self.state.session)
+            outcome = await self._link.publish(Message(self._gateway.status, status.encode(), retain=True))
+            if outcome is Outcome.LOST:
+                raise LinkAway("the connection to the broker was lost while sending a heartbeat")
+            if outcome not in (Outcome.ACCEPTED, Outcome.NO_SUBSCRIBERS):
+                self._trouble(
+                    f"the broker does not take this gateway's status: {outcome.value}; check its access rules"
+                )
+            try:
+                async with asyncio.timeout(HEARTBEAT_S):
+                    await self._beat.wait()
+            except TimeoutError:
+                pass
+
+    async def _feed(self) -> None:
+        while True:
+            self._wake.clear()
+            await self._refresh()
+            while (run := self._next_run()) is not None:
+                await self._publish(run)
+            pause_s = max(0.05, self._paused_until_s - time.monotonic()) if self._paused_until_s else None
+            try:
+                async with asyncio.timeout(pause_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                self._paused_until_s = 0.0
+
+    async def _refresh(self) -> None:
+        for machine, held in (await self._outbox.call(Outbox.held)).items():
+            self.window.appended(machine, held.first, held.last)
+            if self._delivery == "broker":  # a receiver that is not ours: the broker's word has to do
+                await self._release(machine, self.window.sent_seq(machine), [])
+
+    def _next_run(self) -> Run | None:
+        if self._paused_until_s > time.monotonic():
+            return None
+        return self.window.take(self._in_flight_max - self._open)
+
+    async def _publish(self, run: Run) -> None:
+        batches = await self._outbox.call(Outbox.pending, run.machine, run.first - 1, run.count)
+        topic = self._machines.get(run.machine)
+        if topic is None:  # a machine that is no longer configured; its batches still belong to the plant
+            topic = self._machines[run.machine] = MachineTopic(self._gateway.plant, run.machine)
+        for batch in batches:
+            self.window.published(run.machine, batch.seq, len(batch.payload), time.monotonic())
+            self._open += 1
+            outcome = self._link.publish(Message(topic.telemetry, batch.payload))
+            outcome.add_done_callback(partial(self._ended, run.machine, batch.seq))
+        if not batches:  # let go of meanwhile, to make room
+            await self._refresh()
+
+    def _ended(self, machine: str, seq: int, done: asyncio.Future[Outcome]) -> None:
+        self._open -= 1
+        outcome = Outcome.LOST if done.cancelled() else done.result()
+        if outcome is Outcome.ACCEPTED:
+            self.window.accepted(machine, seq)
+            if self._said:
+                self._said = self.state.trouble = ""
+        elif outcome is not Outcome.LOST:
+            self.window.refused(machine, seq)
+            self._paused_until_s = time.monotonic() + REFUSED_PAUSE_S
+            self._trouble(_refusal(machine, outcome))
+        self._wake.set()
+
+    def _trouble(self, sentence: str) -> None:
+        if sentence != self._said:
+            self._said = self.state.trouble = sentence
+            _log.warning(sentence)
+
+    async def _confirms(self) -> None:
+        while True:
+            message = await self._link.inbound()
+            try:
+                confirm = decode(message.payload)
+            except ConfirmError as error:
+                _log.warning("a confirm could not be read and is ignored", reason=str(error))
+                continue
+            for machine, word in confirm.machines.items():
+                if word.epoch == self.epoch:
+                    await self._release(machine, word.through, word.missing)
+
+    async def _release(self, machine: str, through: int, missing: list[tuple[int, int]]) -> None:
+        through = self.window.confirmed(machine, through, missing, time.monotonic())
+        if through > self._released.get(machine, 0):
+            await self._outbox.call(Outbox.release, machine, through)
+            await self._outbox.call(Outbox.forget_dropped, machine, through)
+            self._released[machine] = through
+            self._wake.set()
+            self._settled.set()
+        elif missing:
+            self._wake.set()
+
+
+def _refusal(machine: str, outcome: Outcome) -> str:
+    remedy = {
+        Outcome.NO_SUBSCRIBERS: "start the receiver; the data waits here on disk",
+        Outcome.DENIED: "allow this gateway to publish there in the broker's access rules; the data waits here on disk",
+        Outcome.TOO_LARGE: "raise the broker's message size limit above 128 KB; the data waits here on disk",
+        Outcome.QUOTA: "look at the broker's quotas; the data waits here on disk",
+    }.get(outcome, "look at the broker's log; the data waits here on disk")
+    return f"telemetry of machine {machine}: {outcome.value}; {remedy}"
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
