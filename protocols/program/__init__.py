@@ -1,0 +1,1 @@
+"""How both programs behave as programs: settings, console, logs, supervision, and the word to systemd."""
