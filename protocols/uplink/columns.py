@@ -373,6 +373,8 @@ def _unpack_column(
                 raise ColumnError("a quality is not a 32-bit status code")
         if exception[2] is not None:
             absent = list(_read_runs(exception[2], count, int))
+            if not set(absent) <= {0, 1}:
+                raise ColumnError("a column's absent values are not marked by 0 and 1")
         reasons = _read_reasons(exception[3], count)
     is_extra = value_type in (ValueType.BOOL, ValueType.STRING)
     present = count if absent is None else absent.count(0)

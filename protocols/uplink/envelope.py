@@ -12,18 +12,20 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from protocols.uplink.batch import SEQ_MAX, Batch, Block, Column
 from protocols.uplink.columns import READINGS_MAX, TEXT_MAX, ColumnError, pack_block, unpack_block
 from protocols.uplink.frames import FrameError, pack, unpack
+from protocols.uplink.status import TIMESTAMP_MS_MAX
 from protocols.values import Quality, Value, ValueType
 
 SCHEMA_VERSION = 1
 BLOCKS_MAX = 1000
-TIMESTAMP_MS_MAX = 253_402_300_799_999  # the last millisecond of the year 9999
 _EXACT = 1 << 53
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _WORDS = {"good": Quality.GOOD, "uncertain": Quality.UNCERTAIN, "bad": Quality.BAD}
 
 
@@ -131,7 +133,7 @@ def _json_value(name: str, value: Any) -> tuple[ValueType, Value]:
             return ValueType.UINT, value
         case float() if math.isfinite(value):
             return ValueType.FLOAT64, value
-        case str() if len(value) <= TEXT_MAX:
+        case str() if len(value) <= TEXT_MAX and not _SURROGATE.search(value):  # half a pair is no Unicode text
             return ValueType.STRING, value
     raise EnvelopeError(f"tag {name!r:.60}: {value!r:.40} is not a value that a tag can have")
 

@@ -9,6 +9,7 @@ Rules:
 3. A goodbye (`offline`, reason `shutdown`) and a will (`offline`, reason `unexpected_disconnect`) end their session.
 4. SILENCE_S without a sign of life: silent, whatever the broker believes.
 5. A receiver that has itself listened for less than SILENCE_S knows nothing yet of a gateway that it has not heard.
+6. A third party's gateway may have no session numbers (0): its messages count in the order of arrival.
 """
 
 from __future__ import annotations
@@ -72,10 +73,10 @@ def hear(heard: Heard, status: Status, *, retained: bool, received_us: int) -> H
         )
     if retained:
         # History: it may tell more than we know, but not that the gateway is there now, nor undo its end.
-        if newer or heard.status is None:
+        if newer:
             return replace(heard, session=status.session, ended="", ended_us=None, status=status)
-        return heard
-    if heard.ended and not newer:
+        return replace(heard, status=status) if heard.status is None else heard
+    if heard.ended and not newer and status.session:
         return heard  # overtaken by its own session's end
     skew_us = status.timestamp * 1000 - received_us
     return Heard(alive_us=received_us, session=status.session, status=status, skew_us=skew_us)

@@ -20,6 +20,7 @@ HEARTBEAT_S = 10.0
 SILENCE_S = 35.0
 """Three heartbeats and a half without a word: the gateway is silent."""
 
+TIMESTAMP_MS_MAX = 253_402_300_799_999  # the last millisecond of the year 9999
 STATUS_BYTES_MAX = 128 * 1024
 
 Seq = Annotated[int, Field(ge=0, le=SEQ_MAX)]
@@ -75,7 +76,7 @@ class DeviceLink(_Wire):
 
     machine: Name
     state: Literal["ok", "bad", "away", "starting"]
-    since: int
+    since: Annotated[int, Field(ge=0, le=TIMESTAMP_MS_MAX)]
     reason: Text = ""
     readings: Annotated[int, Field(ge=0)] = 0
 
@@ -90,7 +91,7 @@ class Status(_Wire):
     """A heartbeat, a planned goodbye, or a last will (`offline` with reason `unexpected_disconnect`)."""
 
     schema_version: Literal[1] = 1
-    timestamp: int
+    timestamp: Annotated[int, Field(ge=0, le=TIMESTAMP_MS_MAX)]
     state: Literal["online", "offline"]
     reason: Text | None = None
     session: Seq = 0

@@ -19,6 +19,11 @@ TELEMETRY_FILTER = "factory/+/+/+/+/telemetry"
 STATUS_FILTER = "ops/+/+/+/gateway/+/status"
 
 
+def is_name(text: str) -> bool:
+    """Whether this may stand as a level of a topic."""
+    return _NAME.fullmatch(text) is not None
+
+
 class TopicError(ValueError):
     """The topic is none of ours; the message says why in one sentence."""
 
@@ -77,5 +82,5 @@ def parse(topic: str) -> MachineTopic | GatewayTopic:
 
 def _check(topic: str, *names: str) -> None:
     for name in names:
-        if not _NAME.fullmatch(name):
+        if not is_name(name):
             raise TopicError(f"topic {topic[:200]!r}: level {name[:80]!r} is not a name of the form {NAME}")

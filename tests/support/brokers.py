@@ -180,8 +180,12 @@ async def mosquitto(
 
 
 @contextlib.asynccontextmanager
-async def nats(folder: Path, *, port: int | None = None, config: str = "") -> AsyncIterator[Broker]:
-    """NATS in `folder` with JetStream and its MQTT 3.1.1 listener. `config`: more lines of its configuration."""
+async def nats(folder: Path, *, port: int | None = None, config: str = "", mqtt: str = "") -> AsyncIterator[Broker]:
+    """NATS in `folder` with JetStream and its MQTT 3.1.1 listener.
+
+    `config`: more lines of its configuration; `mqtt`: more options in its mqtt block, for example `ack_wait: "1s"`,
+    after which it sends an unacknowledged message again (default 30 s; a reconnect alone does not make it do so).
+    """
     program = nats_program()
 
     def write(port: int) -> list[str]:
@@ -190,7 +194,7 @@ async def nats(folder: Path, *, port: int | None = None, config: str = "") -> As
             "server_name: holdfast_test",
             f'listen: "{HOST}:{free_port()}"',
             f'jetstream {{ store_dir: "{folder}/jetstream" }}',
-            f'mqtt {{ listen: "{HOST}:{port}" }}',
+            f'mqtt {{ listen: "{HOST}:{port}"\n{mqtt} }}',
             config,
         ]
         (folder / "nats.conf").write_text("\n".join(lines) + "\n")
@@ -226,7 +230,9 @@ class Wire:
         self._target_port = target_port
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._clients: set[asyncio.StreamWriter] = set()
         self._pumps: set[asyncio.Task[None]] = set()
+        self._drops = 0
         self._flowing = asyncio.Event()
         self._flowing.set()
 
@@ -239,6 +245,15 @@ class Wire:
         """Reset every connection, at both ends. New ones are taken as before."""
         for writer in self._writers:
             writer.transport.abort()
+
+    def drop_next(self, count: int) -> None:
+        """Close the next connections as soon as they are made, as a load balancer does that has no server."""
+        self._drops = count
+
+    def inject(self, data: bytes) -> None:
+        """Let every client receive this, as if the target had sent it."""
+        for writer in self._clients:
+            writer.write(data)
 
     def stall(self) -> None:
         """Carry nothing any more and close nothing: half-open, as when a cable is pulled."""
@@ -264,6 +279,11 @@ class Wire:
         self._pumps.add(task)
         task.add_done_callback(self._pumps.discard)
         self._writers.add(writer)
+        if self._drops > 0:
+            self._drops -= 1
+            writer.transport.abort()
+            self._writers.discard(writer)
+            return
         try:
             far_reader, far_writer = await asyncio.open_connection(HOST, self._target_port)
         except OSError:
@@ -271,8 +291,10 @@ class Wire:
             self._writers.discard(writer)
             return
         self._writers.add(far_writer)
+        self._clients.add(writer)
         await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
         self._writers -= {writer, far_writer}
+        self._clients.discard(writer)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):  # either end is gone: so shall be the other

@@ -238,6 +238,7 @@ STRANGE: dict[str, tuple[bytes, str]] = {
     "no values": (json_with(values={}), "values"),
     "nested value": (json_with(values={"t": {"u": 1}}), "not a value"),
     "number beyond 64 bits": (json_with(values={"t": 2**64}), "not a value"),
+    "half a surrogate pair": (json_with(values={"t": "\ud800"}), "not a value"),
     "quality of an unknown tag": (json_with(quality={"u": 1}), "quality"),
     "quality as nonsense": (json_with(quality={"t": "fine"}), "quality 'fine'"),
     "name with a control character": (json_with(values={"a\n": 1}), "tag name"),
