@@ -90,7 +90,7 @@ class Committed(Enum):
 
 @dataclass(frozen=True, slots=True)
 class MachineRow:
-    """A machine as listed. `state`: pending or approved. `readings` counts those in the store."""
+    """A machine as listed. `state`: pending or approved. `batches`: in the store; `tags`: ever seen."""
 
     plant: Plant
     machine: str
@@ -203,12 +203,18 @@ class Store(Protocol):
     def dead_letter(self, letter_id: int) -> DeadLetter:
         """Raises StoreError where there is none of this number."""
 
+    def waiting(self) -> Sequence[int]:
+        """The numbers of the dead letters that were not replayed, the oldest first. Cheap: asked every second."""
+
     def mark_replayed(self, letter_id: int) -> None: ...
 
-    def receiver_beat(self, started_us: int, now_us: int) -> None:
-        """Note that a receiver is at work, for programs that look at the database beside it."""
+    def receiver_beat(self, listening_since_us: int, now_us: int) -> None:
+        """Note that a receiver is at work, for programs that look at the database beside it.
+
+        `listening_since_us`: of its present connection to the broker; `now_us` where it has none.
+        """
 
     def receiver(self) -> tuple[int, int] | None:
-        """(started_us, now_us) of the last receiver_beat; None before the first."""
+        """(listening_since_us, now_us) of the last receiver_beat; None before the first."""
 
     def close(self) -> None: ...

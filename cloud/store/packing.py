@@ -1,0 +1,113 @@
+"""A batch's columns as rows of a database. Pure.
+
+A value column that holds every type, exactly, needs few rules: booleans are 0 and 1; integers beyond 2^63-1 are their
+decimal digits as text, NaN is the text `NaN`, because SQLite has no such integers and turns a NaN into NULL. The
+series' type says how to read them back. A value that is absent is NULL.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from protocols.uplink.batch import Batch, Block, Column
+from protocols.values import Quality, Value, ValueType
+
+Kept = int | float | str | None
+"""A value as the database keeps it."""
+
+_INT_MAX = 2**63 - 1
+_NAN = "NaN"
+_FLOATS = (ValueType.FLOAT32, ValueType.FLOAT64)
+
+
+class Unfit(ValueError):
+    """The batch holds something that no database can keep; the text says what in one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """One tag's readings of one block, in order of arrival. All sequences have the same length.
+
+    `newest`: the position of the reading that may become the tag's latest value; None: all are from the future.
+    `reason`: that reading's, when it is not good.
+    """
+
+    device: str
+    tag: str
+    type: ValueType
+    unit: str
+    times_us: Sequence[int]
+    values: Sequence[Kept]
+    quality: Sequence[int]
+    newest: int | None
+    reason: str
+
+
+def pack(batch: Batch, latest_us: int) -> list[Packed]:
+    """The batch's columns that have readings. A time beyond `latest_us` is never the newest. Raises Unfit."""
+    packed: list[Packed] = []
+    for block in batch.blocks:
+        newest = _newest(block.times_us, latest_us)
+        packed.extend(_pack_column(block, column, newest, latest_us) for column in block.columns if column.values)
+    return packed
+
+
+def _pack_column(block: Block, column: Column, newest: int | None, latest_us: int) -> Packed:
+    times_us = block.times_us
+    if column.rows is not None:
+        times_us = [times_us[row] for row in column.rows]
+        newest = _newest(times_us, latest_us)
+    reason = "" if newest is None else column.reasons.get(newest, "")
+    quality = [Quality.GOOD] * len(column.values) if column.quality is None else column.quality
+    values = keep(column.type, column.values, column.name)
+    _check_text(column.name, block.device, column.name, column.unit, reason)
+    return Packed(block.device, column.name, column.type, column.unit, times_us, values, quality, newest, reason)
+
+
+def _newest(times_us: Sequence[int], latest_us: int) -> int | None:
+    """The position of the newest time that is not from the future; of equal ones the last."""
+    if times_us and times_us[-1] == max(times_us) <= latest_us:
+        return len(times_us) - 1  # the rule: scans come in the order of their times
+    candidates = [(time_us, at) for at, time_us in enumerate(times_us) if time_us <= latest_us]
+    return max(candidates)[1] if candidates else None
+
+
+def keep(value_type: ValueType, values: Sequence[Value], tag: str) -> Sequence[Kept]:
+    """The values as a database keeps them. Raises Unfit."""
+    if value_type in _FLOATS:
+        if any(value != value for value in values):  # only a NaN differs from itself
+            return [_NAN if isinstance(value, float) and math.isnan(value) else value for value in values]
+    elif value_type is ValueType.UINT:
+        return [str(value) if isinstance(value, int) and value > _INT_MAX else value for value in values]
+    elif value_type is ValueType.STRING:
+        _check_text(tag, *(value for value in values if isinstance(value, str)))
+    return values
+
+
+def restore(value_type: ValueType, kept: Kept) -> Value:
+    """The value that was kept."""
+    if kept is None:
+        return None
+    match value_type:
+        case ValueType.BOOL:
+            return bool(kept)
+        case ValueType.INT | ValueType.UINT:
+            return int(kept)
+        case ValueType.STRING:
+            return str(kept)
+    return float(kept)
+
+
+def _check_text(tag: str, *texts: str) -> None:
+    """JSON can write half of a surrogate pair, which is no character: nothing that stores Unicode takes it."""
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        raise Unfit(f"tag {tag!r:.80}: its name, unit, device or a text has half a surrogate pair in it") from None
+
+
+def readable(text: str) -> str:
+    """The text with whatever is no character written as an escape, so that it can be stored."""
+    return text.encode(errors="backslashreplace").decode()

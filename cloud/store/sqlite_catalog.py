@@ -1,0 +1,141 @@
+"""Which plants, machines, epochs and series there are, as database ids: looked up, made on first sight, remembered.
+
+What is remembered is only valid until a transaction is rolled back or another program changes the file: the store then
+starts with an empty catalog again.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass, field
+
+from cloud.store.packing import Packed
+from protocols.uplink.topics import MachineTopic, Plant
+
+_SERIES_MAX = 500_000  # more than this is forgotten and looked up anew
+
+
+@dataclass(slots=True)
+class Epoch:
+    """An epoch's row. The ids rise in the order of first appearance."""
+
+    id: int
+    gateway: str
+    known: int
+
+
+@dataclass(slots=True)
+class Series:
+    """A series' row: one tag in one type."""
+
+    id: int
+    device: str
+    unit: str
+
+
+@dataclass(slots=True)
+class Machine:
+    """A machine's row with all its epochs by name, and its series by tag and type."""
+
+    id: int
+    epochs: dict[str, Epoch] = field(default_factory=dict)
+    series: dict[tuple[str, str], Series] = field(default_factory=dict)
+
+
+class Catalog:
+    """The rows by their names. `version`: SQLite's data_version for which what it remembers is true."""
+
+    def __init__(self, version: int) -> None:
+        self.version = version
+        self._plants: dict[Plant, int] = {}
+        self._machines: dict[MachineTopic, Machine] = {}
+        self._series_count = 0
+
+    def plant(self, connection: sqlite3.Connection, plant: Plant) -> int | None:
+        """The plant's id; None where no operator has made it."""
+        if plant not in self._plants:
+            found = plant_id(connection, plant)
+            if found is None:
+                return None
+            self._plants[plant] = found
+        return self._plants[plant]
+
+    def machine(self, connection: sqlite3.Connection, topic: MachineTopic, plant: int) -> Machine:
+        """The machine of the plant with this id, made as pending where it does not exist."""
+        found = self.find_machine(connection, topic, plant)
+        if found is None:
+            insert = "INSERT INTO machines (plant_id, name) VALUES (?, ?) RETURNING id"
+            ((machine_id,),) = connection.execute(insert, (plant, topic.machine))
+            found = self._machines[topic] = Machine(machine_id)
+        return found
+
+    def find_machine(self, connection: sqlite3.Connection, topic: MachineTopic, plant: int) -> Machine | None:
+        """The machine of the plant with this id; None where it does not exist."""
+        if topic not in self._machines:
+            select = "SELECT id FROM machines WHERE plant_id = ? AND name = ?"
+            row = connection.execute(select, (plant, topic.machine)).fetchone()
+            if row is None:
+                return None
+            self._remember(topic, _load(connection, row[0]))
+        return self._machines[topic]
+
+    def epoch(self, connection: sqlite3.Connection, machine: Machine, name: str, gateway: str) -> Epoch:
+        """The machine's epoch, made where it does not exist; `gateway`, if named, now sends in it."""
+        epoch = machine.epochs.get(name)
+        if epoch is None:
+            insert = "INSERT INTO epochs (machine_id, epoch, gateway) VALUES (?, ?, ?) RETURNING id"
+            ((epoch_id,),) = connection.execute(insert, (machine.id, name, gateway))
+            epoch = machine.epochs[name] = Epoch(epoch_id, gateway, 0)
+        elif gateway and gateway != epoch.gateway:
+            connection.execute("UPDATE epochs SET gateway = ? WHERE id = ?", (gateway, epoch.id))
+            epoch.gateway = gateway
+        return epoch
+
+    def series(self, connection: sqlite3.Connection, machine: Machine, packed: Packed) -> Series:
+        """The series of the tag in this type, made where it does not exist."""
+        series = machine.series.get((packed.tag, packed.type))
+        if series is None:
+            ((series_id,),) = connection.execute(
+                "INSERT INTO series (machine_id, device, tag, value_type, unit) VALUES (?, ?, ?, ?, ?) RETURNING id",
+                (machine.id, packed.device, packed.tag, packed.type, packed.unit),
+            )
+            series = machine.series[packed.tag, packed.type] = Series(series_id, packed.device, packed.unit)
+            self._series_count += 1
+        return series
+
+    def _remember(self, topic: MachineTopic, machine: Machine) -> None:
+        self._series_count += len(machine.series)
+        if self._series_count > _SERIES_MAX:
+            self._machines.clear()
+            self._series_count = len(machine.series)
+        self._machines[topic] = machine
+
+
+def plant_id(connection: sqlite3.Connection, plant: Plant) -> int | None:
+    """The plant's id; None where there is none."""
+    row = connection.execute(
+        "SELECT plants.id FROM plants JOIN tenants ON tenants.id = plants.tenant_id"
+        " WHERE tenants.name = ? AND plants.province = ? AND plants.name = ?",
+        (plant.tenant, plant.province, plant.plant),
+    ).fetchone()
+    return None if row is None else int(row[0])
+
+
+def machine_id(connection: sqlite3.Connection, topic: MachineTopic) -> int | None:
+    """The machine's id; None where there is none."""
+    row = connection.execute(
+        "SELECT id FROM machines WHERE plant_id = ? AND name = ?", (plant_id(connection, topic.plant), topic.machine)
+    ).fetchone()
+    return None if row is None else int(row[0])
+
+
+def _load(connection: sqlite3.Connection, machine_id: int) -> Machine:
+    epochs = connection.execute("SELECT epoch, id, gateway, known FROM epochs WHERE machine_id = ?", (machine_id,))
+    series = connection.execute(
+        "SELECT tag, value_type, id, device, unit FROM series WHERE machine_id = ?", (machine_id,)
+    )
+    return Machine(
+        machine_id,
+        {name: Epoch(*row) for name, *row in epochs},
+        {(tag, value_type): Series(*row) for tag, value_type, *row in series},
+    )

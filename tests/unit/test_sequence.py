@@ -1,0 +1,143 @@
+"""The ranges against plain sets of numbers, and the account that a gateway gets."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cloud import sequence
+from cloud.sequence import Range, Ranges, Span
+from cloud.store.contract import Ledger
+from protocols.uplink.batch import SEQ_MAX
+from protocols.uplink.confirm import MISSING_RANGES_MAX, MachineConfirm
+
+unhurried = settings(deadline=None)  # no test of ours depends on the clock
+
+numbers = st.integers(1, 40)
+number_sets = st.frozensets(numbers, max_size=30)
+bounds = st.tuples(numbers, numbers).map(lambda pair: (min(pair), max(pair)))
+
+
+def members(ranges: Ranges) -> set[int]:
+    return {n for first, last in ranges for n in range(first, last + 1)}
+
+
+def assert_well_formed(ranges: Ranges) -> None:
+    assert all(first <= last for first, last in ranges)
+    assert all(left[1] + 1 < right[0] for left, right in pairwise(ranges))
+
+
+@unhurried
+@given(st.lists(numbers))
+def test_numbers_added_in_any_order_make_the_same_ranges(order: list[int]) -> None:
+    one_by_one: Ranges = ()
+    for n in order:
+        one_by_one = sequence.add(one_by_one, n)
+    assert_well_formed(one_by_one)
+    assert one_by_one == sequence.of(order)
+    assert members(one_by_one) == set(order)
+
+
+@unhurried
+@given(number_sets, bounds)
+def test_a_range_added(start: frozenset[int], new: Range) -> None:
+    ranges = sequence.add(sequence.of(start), *new)
+    assert_well_formed(ranges)
+    assert members(ranges) == start | set(range(new[0], new[1] + 1))
+
+
+@unhurried
+@given(number_sets, number_sets)
+def test_union_and_minus_are_those_of_sets(one: frozenset[int], other: frozenset[int]) -> None:
+    union = sequence.union(sequence.of(one), sequence.of(other))
+    minus = sequence.minus(sequence.of(one), sequence.of(other))
+    assert union == sequence.of(one | other)
+    assert minus == sequence.of(one - other)
+    # What is taken away may be in ranges that touch.
+    assert sequence.minus(sequence.of(one), [(n, n) for n in sorted(other)]) == minus
+
+
+@unhurried
+@given(number_sets, numbers)
+def test_contains(some: frozenset[int], n: int) -> None:
+    assert sequence.contains(sequence.of(some), n) == (n in some)
+
+
+@unhurried
+@given(number_sets, st.integers(0, 60))
+def test_through_and_missing(some: frozenset[int], known: int) -> None:
+    ranges = sequence.of(some)
+    through = sequence.through(ranges)
+    assert set(range(1, through + 1)) <= some
+    assert through + 1 not in some
+    assert members(sequence.missing(ranges, known)) == set(range(1, known + 1)) - some
+
+
+def test_the_last_number_there_is() -> None:
+    ranges = sequence.add(((1, 5),), SEQ_MAX)
+    assert ranges == ((1, 5), (SEQ_MAX, SEQ_MAX))
+    assert sequence.missing(ranges, SEQ_MAX) == ((6, SEQ_MAX - 1),)
+
+
+@unhurried
+@given(number_sets, number_sets, st.integers(0, 60))
+def test_a_confirm_never_claims_what_is_not_there(stored: frozenset[int], dropped: frozenset[int], known: int) -> None:
+    ledger = Ledger("e1", sequence.of(stored), sequence.of(dropped), known)
+    told = sequence.confirm(ledger)
+    assert told.highest == max(stored, default=0)
+    assert_confirm_is_true(told, stored | dropped)
+    gaps = set(range(1, max(known, *stored, *dropped, 0) + 1)) - stored - dropped
+    assert members(tuple(told.missing)) == gaps
+
+
+@unhurried
+@given(st.integers(MISSING_RANGES_MAX - 2, MISSING_RANGES_MAX + 40), st.booleans())
+def test_with_more_gaps_than_a_confirm_can_name_the_unnamed_are_not_taken_for_stored(count: int, first: bool) -> None:
+    stored = set(range(1 if first else 2, 2 * count + 2, 2))
+    told = sequence.confirm(Ledger("e1", sequence.of(stored), (), max(stored)))
+    gaps = sorted(set(range(1, max(stored))) - stored)
+    assert told.missing == [(n, n) for n in gaps[:MISSING_RANGES_MAX]]
+    assert (told.highest == max(stored)) == (len(gaps) <= MISSING_RANGES_MAX)
+    assert_confirm_is_true(told, stored)
+
+
+def assert_confirm_is_true(told: MachineConfirm, there: set[int] | frozenset[int]) -> None:
+    """What a gateway may conclude from a confirm, it may conclude rightly."""
+    missing = members(tuple(told.missing))
+    assert set(range(1, told.through + 1)) <= there
+    assert not missing & there
+    assert {n for n in range(told.through + 1, told.highest + 1) if n not in missing} <= there
+
+
+def test_nothing_known_is_confirmed_as_nothing() -> None:
+    told = sequence.confirm(Ledger("", (), (), 0))
+    assert (told.epoch, told.through, told.highest, told.missing) == ("", 0, 0, [])
+
+
+spans = st.lists(st.tuples(bounds, st.sampled_from([None, "disk full", "too old"])), max_size=12)
+
+
+@unhurried
+@given(spans)
+def test_spans_laid_over_each_other(laid: list[tuple[Range, str | None]]) -> None:
+    ledger: list[Span] = []
+    model: dict[int, str | None] = {}
+    for (first, last), reason in laid:
+        ledger = sequence.overlay(ledger, Span(first, last, reason))
+        for n in range(first, last + 1):
+            model[n] = None if reason is None else model.get(n, reason)
+    found = {n: span.dropped for span in ledger for n in range(span.first, span.last + 1)}
+    assert found == model
+    assert sum(span.last - span.first + 1 for span in ledger) == len(found)  # none overlap
+    for left, right in pairwise(ledger):
+        assert left.last < right.first
+        assert left.last + 1 < right.first or left.dropped != right.dropped  # neighbours that agree are one
+
+
+def test_a_hundred_million_numbers_are_one_range() -> None:
+    ranges = sequence.union([(1, 50_000_000)], [(50_000_001, 100_000_000)])
+    assert ranges == ((1, 100_000_000),)
+    assert sequence.add(ranges, 100_000_001) == ((1, 100_000_001),)
+    assert sequence.overlay([Span(1, 100_000_000)], Span(7, 9, "disk full")) == [Span(1, 100_000_000)]
