@@ -1,13 +1,14 @@
 """What goes wrong with an OPC UA server, as sentences that say what failed, where, and what to do.
 
-The codes are those of OPC 10000-4, annex A, and OPC 10000-6, annex A.2. Everything that the library raises passes through here
-once, and leaves as one of the contract's errors, or as ServiceFault.
+Everything that the library raises passes through here once, and leaves as one of the contract's errors, or as
+ServiceFault.
 """
 
 from __future__ import annotations
 
+import errno
 import socket
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 from protocols.field.contract import DeviceAway, DeviceRefused, DeviceTimeout, FieldError
 
@@ -23,6 +24,95 @@ class Step(StrEnum):
     SETUP = "setup"
 
 
+class Bad(IntEnum):
+    """Status codes that this driver tells apart (OPC 10000-6, annex A.2)."""
+
+    COMMUNICATION_ERROR = 0x80050000
+    ENCODING_LIMITS_EXCEEDED = 0x80080000
+    UNKNOWN_RESPONSE = 0x80090000
+    TIMEOUT = 0x800A0000
+    SHUTDOWN = 0x800C0000
+    SERVER_NOT_CONNECTED = 0x800D0000
+    SERVER_HALTED = 0x800E0000
+    TOO_MANY_OPERATIONS = 0x80100000
+    SECURITY_CHECKS_FAILED = 0x80130000
+    USER_ACCESS_DENIED = 0x801F0000
+    IDENTITY_TOKEN_INVALID = 0x80200000
+    IDENTITY_TOKEN_REJECTED = 0x80210000
+    SECURE_CHANNEL_ID_INVALID = 0x80220000
+    SESSION_ID_INVALID = 0x80250000
+    SESSION_CLOSED = 0x80260000
+    SESSION_NOT_ACTIVATED = 0x80270000
+    NODE_ID_INVALID = 0x80330000
+    NODE_ID_UNKNOWN = 0x80340000
+    ATTRIBUTE_ID_INVALID = 0x80350000
+    NOT_READABLE = 0x803A0000
+    SECURITY_MODE_REJECTED = 0x80540000
+    SECURITY_POLICY_REJECTED = 0x80550000
+    TOO_MANY_SESSIONS = 0x80560000
+    TCP_SERVER_TOO_BUSY = 0x807D0000
+    TCP_MESSAGE_TYPE_INVALID = 0x807E0000
+    TCP_SECURE_CHANNEL_UNKNOWN = 0x807F0000
+    TCP_MESSAGE_TOO_LARGE = 0x80800000
+    TCP_NOT_ENOUGH_RESOURCES = 0x80810000
+    TCP_INTERNAL_ERROR = 0x80820000
+    TCP_ENDPOINT_URL_INVALID = 0x80830000
+    SECURE_CHANNEL_CLOSED = 0x80860000
+    SECURE_CHANNEL_TOKEN_UNKNOWN = 0x80870000
+    NOT_CONNECTED = 0x808A0000
+    DISCONNECT = 0x80AD0000
+    CONNECTION_CLOSED = 0x80AE0000
+    MAX_CONNECTIONS_REACHED = 0x80B70000
+    REQUEST_TOO_LARGE = 0x80B80000
+    RESPONSE_TOO_LARGE = 0x80B90000
+    TOO_MANY_MONITORED_ITEMS = 0x80DB0000
+
+
+_TOO_MUCH = frozenset(
+    {Bad.TOO_MANY_OPERATIONS, Bad.REQUEST_TOO_LARGE, Bad.RESPONSE_TOO_LARGE, Bad.ENCODING_LIMITS_EXCEEDED}
+)
+# After these the session, or the line under it, is of no use any more. A whole request that is denied to the user
+# is among them: that is how some servers answer in a session that they gave up.
+_ENDS_SESSION = frozenset(
+    code
+    for code in Bad
+    if code.name.startswith(("TCP_", "SECURE_CHANNEL_", "SESSION_", "SERVER_"))
+    or code
+    in (
+        Bad.COMMUNICATION_ERROR,
+        Bad.UNKNOWN_RESPONSE,
+        Bad.SHUTDOWN,
+        Bad.USER_ACCESS_DENIED,
+        Bad.NOT_CONNECTED,
+        Bad.DISCONNECT,
+        Bad.CONNECTION_CLOSED,
+    )
+)
+_BUSY: dict[int, str] = {
+    Bad.TOO_MANY_SESSIONS: "all of the server's sessions are taken; close another client or raise its limit",
+    Bad.MAX_CONNECTIONS_REACHED: "all of the server's connections are taken; close another client or raise its limit",
+    Bad.TCP_SERVER_TOO_BUSY: "the server is too busy; it is tried again",
+    Bad.SHUTDOWN: "the server is shutting down; it is tried again",
+    Bad.SERVER_HALTED: "the server has stopped; start it",
+}
+_NO_SECURITY = "the server demands an encrypted connection, which is not supported; let it offer one without security"
+_REFUSED: dict[int, str] = {
+    Bad.TCP_ENDPOINT_URL_INVALID: "the server does not know this address; check the path after host and port",
+    Bad.SECURITY_MODE_REJECTED: _NO_SECURITY,
+    Bad.SECURITY_POLICY_REJECTED: _NO_SECURITY,
+    Bad.SECURITY_CHECKS_FAILED: "the server rejected the connection in its security checks; see the server's log",
+}
+_WRONG_USER = frozenset({Bad.USER_ACCESS_DENIED, Bad.IDENTITY_TOKEN_INVALID, Bad.IDENTITY_TOKEN_REJECTED})
+_NODES: dict[int, str] = {
+    Bad.NODE_ID_UNKNOWN: "node {node} does not exist on the server; check its spelling and its namespace",
+    Bad.NODE_ID_INVALID: "node {node} is not a node id that the server takes; check its spelling",
+    Bad.ATTRIBUTE_ID_INVALID: "node {node} is no variable, it has no value; choose a variable",
+    Bad.NOT_READABLE: "node {node} cannot be read; ask for read access on the server",
+    Bad.USER_ACCESS_DENIED: "node {node} may not be read by this user; ask for read access on the server",
+    Bad.TOO_MANY_MONITORED_ITEMS: "node {node}: the server can monitor no more; use mode: poll, or fewer tags",
+}
+
+
 class ServiceFault(Exception):
     """The server refused one request as a whole, and the session lives on. The caller decides what follows."""
 
@@ -34,60 +124,6 @@ class ServiceFault(Exception):
     def too_much(self) -> bool:
         """Whether the same request may succeed with fewer nodes."""
         return self.code in _TOO_MUCH
-
-
-BAD_TIMEOUT = 0x800A0000
-_TOO_MUCH = frozenset({
-    0x80100000,  # BadTooManyOperations
-    0x80B80000,  # BadRequestTooLarge
-    0x80B90000,  # BadResponseTooLarge
-    0x80080000,  # BadEncodingLimitsExceeded
-})
-# After these the session, or the line under it, is of no use any more.
-_ENDS_SESSION = frozenset({
-    0x80050000,  # BadCommunicationError
-    0x80090000,  # BadUnknownResponse
-    0x800C0000,  # BadShutdown
-    0x800D0000,  # BadServerNotConnected
-    0x800E0000,  # BadServerHalted
-    0x801F0000,  # BadUserAccessDenied: of a whole request, a session that the server gave up
-    0x80220000,  # BadSecureChannelIdInvalid
-    0x80250000,  # BadSessionIdInvalid
-    0x80260000,  # BadSessionClosed
-    0x80270000,  # BadSessionNotActivated
-    0x80860000,  # BadSecureChannelClosed
-    0x80870000,  # BadSecureChannelTokenUnknown
-    0x808A0000,  # BadNotConnected
-    0x80AD0000,  # BadDisconnect
-    0x80AE0000,  # BadConnectionClosed
-    *range(0x807D0000, 0x80840000, 0x10000),  # BadTcp…
-})
-_BUSY = {
-    0x80560000: "all of the server's sessions are taken; close another client or raise the server's limit",  # BadTooManySessions
-    0x80B70000: "all of the server's connections are taken; close another client or raise the server's limit",  # BadMaxConnectionsReached
-    0x807D0000: "the server is too busy; it is tried again",  # BadTcpServerTooBusy
-    0x800C0000: "the server is shutting down; it is tried again",  # BadShutdown
-    0x800E0000: "the server has stopped; start it",  # BadServerHalted
-}
-_REFUSED = {
-    0x80830000: "the server does not know this address; check the path after host and port",  # BadTcpEndpointUrlInvalid
-    0x80540000: "the server demands an encrypted connection; let it offer an endpoint without security",  # BadSecurityModeRejected
-    0x80550000: "the server demands an encrypted connection; let it offer an endpoint without security",  # BadSecurityPolicyRejected
-    0x80130000: "the server rejected the connection in its security checks; see the server's log",  # BadSecurityChecksFailed
-}
-_WRONG_USER = frozenset({
-    0x801F0000,  # BadUserAccessDenied
-    0x80200000,  # BadIdentityTokenInvalid
-    0x80210000,  # BadIdentityTokenRejected
-})
-_NODES = {
-    0x80340000: "node {node} does not exist on the server; check its spelling and its namespace",  # BadNodeIdUnknown
-    0x80330000: "node {node} is not a node id that the server takes; check its spelling",  # BadNodeIdInvalid
-    0x80350000: "node {node} is no variable, it has no value; choose a variable",  # BadAttributeIdInvalid
-    0x803A0000: "node {node} cannot be read; ask for read access on the server",  # BadNotReadable
-    0x801F0000: "node {node} may not be read by this user; ask for read access on the server",  # BadUserAccessDenied
-    0x80DB0000: "node {node}: the server can monitor no more nodes; use mode: poll or fewer tags",  # BadTooManyMonitoredItems
-}
 
 
 def status_name(code: int) -> str:
@@ -115,7 +151,7 @@ def connect_error(step: Step, error: Exception, where: str, timeout_s: float, us
     if code in _REFUSED:
         return DeviceRefused(f"{where}: {_REFUSED[code]}.")
     if step is Step.SESSION and "No matching endpoints" in str(error):
-        return DeviceRefused(f"{where}: {_REFUSED[0x80550000]}.")
+        return DeviceRefused(f"{where}: {_NO_SECURITY}.")
     if code is not None:
         return DeviceAway(f"{where}: the server refused the {step.value} with {status_name(code)}.")
     if step is Step.USER and not isinstance(error, OSError):  # TimeoutError is an OSError too
@@ -131,26 +167,36 @@ def _user_sentence(username: str | None) -> str:
 
 def _unreachable(step: Step, error: Exception, where: str, timeout_s: float) -> FieldError:
     """Faults of the line and of whoever is at its other end."""
-    if isinstance(error, socket.gaierror):
+    if isinstance(error, (socket.gaierror, UnicodeError)):  # the latter: no host can be called that
         return DeviceAway(f"{where}: the host name is not known; check it, or write the IP address.")
-    if isinstance(error, ConnectionRefusedError):
-        return DeviceAway(f"{where}: the connection was refused; check the port, and that the OPC UA server is running.")
+    if f"[Errno {errno.ECONNREFUSED}]" in str(error):  # in the text, because a name with two addresses gives two errors
+        return DeviceAway(
+            f"{where}: the connection was refused; check the port, and that the OPC UA server is running."
+        )
     if isinstance(error, TimeoutError) and step is Step.SOCKET:
         return DeviceAway(f"{where}: nobody answers within {timeout_s:g} s; check address, cable and firewall.")
     if isinstance(error, OSError) and step is Step.SOCKET:
         return DeviceAway(f"{where}: cannot be reached ({error.strerror or error}); check the network.")
     if step is Step.HELLO:
-        did = f"says nothing within {timeout_s:g} s" if isinstance(error, TimeoutError) else "hangs up or talks differently"
-        return DeviceAway(f"{where}: whoever listens there {did}; check that this port is an OPC UA server's (opc.tcp).")
+        did = (
+            f"says nothing within {timeout_s:g} s"
+            if isinstance(error, TimeoutError)
+            else "hangs up or talks differently"
+        )
+        return DeviceAway(
+            f"{where}: whoever listens there {did}; check that this port is an OPC UA server's (opc.tcp)."
+        )
     if isinstance(error, TimeoutError):
-        return DeviceTimeout(f"{where}: no answer to the {step.value} request within {timeout_s:g} s; check the server's load.")
+        return DeviceTimeout(
+            f"{where}: no answer to the {step.value} request within {timeout_s:g} s; check the server's load."
+        )
     return DeviceAway(f"{where}: the server hung up or answered nonsense at the {step.value} request ({error!r}).")
 
 
 def service_error(error: Exception, where: str, timeout_s: float) -> FieldError | ServiceFault:
     """Why a request on a working connection failed."""
     code = _code(error)
-    if isinstance(error, TimeoutError) or code == BAD_TIMEOUT:
+    if isinstance(error, TimeoutError) or code == Bad.TIMEOUT:
         return DeviceTimeout(f"{where}: no answer within {timeout_s:g} s; check the server's load and the network.")
     if code is not None and code not in _ENDS_SESSION:
         return ServiceFault(code)

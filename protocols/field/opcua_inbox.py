@@ -6,6 +6,8 @@ connection's first notifications do not double what was reported before the cut.
 - It holds at most `limit` readings. When it is full the oldest goes, and its tag gets a reading BadDataLost in
   its place: what was lost is said, with how many and when.
 - Readings come out in the order in which they came in, tag by tag; those of one moment share a scan.
+- While a device is away, others declare its tags bad as of then. So after a reconnect every tag is stated once as of
+  that moment, where what the server says of it is older: the value is what it was, and that is known again.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from protocols.field.opcua_values import Reading
 
 BAD_DATA_LOST = 0x809D0000  # OPC 10000-8: data is missing because collecting it failed in between
 LIMIT = 100_000
+_DROPPED = "readings were dropped, because too many waited unread; watch fewer tags, or less often"
 
 _Seen = tuple[int | None, int, Value]  # source time, quality, value
 
@@ -28,8 +31,15 @@ class Inbox:
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
         self._queue: deque[Reading] = deque()
-        self._dropped: dict[int, tuple[int, int]] = {}  # index → number, time of the last
+        self._dropped: dict[int, tuple[int, int]] = {}  # position → number, time of the last
         self._last: dict[int, Reading] = {}
+        self._reconnected_us = 0
+        self._stated: set[int] = set()  # positions heard of since then
+
+    def reconnected(self, now_us: int) -> None:
+        """The device was away: every tag will be stated once as of now."""
+        self._reconnected_us = now_us
+        self._stated.clear()
 
     def __len__(self) -> int:
         """How many readings wait."""
@@ -37,39 +47,48 @@ class Inbox:
 
     def report(self, reading: Reading) -> None:
         """A change that the server reported, or a fault of ours: always taken."""
-        self._last[reading.index] = reading
+        self._last[reading.position] = reading
         if len(self._queue) >= self._limit:
             oldest = self._queue.popleft()
-            number, _ = self._dropped.get(oldest.index, (0, 0))
-            self._dropped[oldest.index] = (number + 1, oldest.time_us)
+            number, _ = self._dropped.get(oldest.position, (0, 0))
+            self._dropped[oldest.position] = (number + 1, oldest.time_us)
         self._queue.append(reading)
 
     def report_first(self, reading: Reading) -> None:
         """A monitored item's first notification: what the value is, not that it changed. Taken when it is new."""
         if reading.source_us is None or self._is_new(reading):
             self.report(reading)
+        self._state(reading)
 
     def report_poll(self, reading: Reading) -> None:
         """The answer to a question. Taken when it is new. Good values without a source time are always new:
         nothing tells whether they were measured again."""
         if self._is_new(reading) or (reading.source_us is None and Quality.word(reading.quality) != "bad"):
             self.report(reading)
+        self._state(reading)
 
-    def report_lost(self, indexes: Iterable[int], now_us: int, reason: str) -> None:
+    def _state(self, reading: Reading) -> None:
+        """Once after a reconnect: what is older than that holds as of then, too."""
+        if reading.position not in self._stated:
+            self._stated.add(reading.position)
+            if reading.time_us < self._reconnected_us:
+                self.report(reading._replace(time_us=self._reconnected_us))
+
+    def report_lost(self, positions: Iterable[int], now_us: int, reason: str) -> None:
         """Notifications of these tags never arrived.
 
         The reading carries the time of the tag's last one, the moment from which on nothing is known, so that every
         later value supersedes it; and the value's next first notification is taken, even if it is that last one.
         """
-        for index in indexes:
-            last = self._last.get(index)
-            self.report(Reading(index, last.time_us if last else now_us, None, BAD_DATA_LOST, reason))
+        for position in positions:
+            last = self._last.get(position)
+            self.report(Reading(position, last.time_us if last else now_us, None, BAD_DATA_LOST, reason))
 
     def take(self, group: Group) -> list[Scan]:
         """Everything that waits, as scans; afterwards the inbox is empty."""
         lost = [
-            Reading(index, time_us, None, BAD_DATA_LOST, f"{number} readings were dropped unread; read the group more often")
-            for index, (number, time_us) in self._dropped.items()
+            Reading(position, time_us, None, BAD_DATA_LOST, f"{number} {_DROPPED}")
+            for position, (number, time_us) in self._dropped.items()
         ]
         readings = [*lost, *self._queue]
         self._dropped.clear()
@@ -77,7 +96,7 @@ class Inbox:
         return scans(group, readings)
 
     def _is_new(self, reading: Reading) -> bool:
-        last = self._last.get(reading.index)
+        last = self._last.get(reading.position)
         return last is None or _seen(last) != _seen(reading)
 
 
@@ -92,22 +111,22 @@ def scans(group: Group, readings: Iterable[Reading]) -> list[Scan]:
     of_moment: dict[int, int] = {}
     of_tag: dict[int, int] = {}
     for reading in readings:
-        position = of_moment.get(reading.time_us, -1)
-        if position <= of_tag.get(reading.index, -1):
-            position = of_moment[reading.time_us] = len(drafts)
+        place = of_moment.get(reading.time_us, -1)
+        if place <= of_tag.get(reading.position, -1):
+            place = of_moment[reading.time_us] = len(drafts)
             drafts.append((reading.time_us, []))
-        drafts[position][1].append(reading)
-        of_tag[reading.index] = position
+        drafts[place][1].append(reading)
+        of_tag[reading.position] = place
     return [_scan(group, time_us, sorted(held)) for time_us, held in drafts]
 
 
 def _scan(group: Group, time_us: int, held: list[Reading]) -> Scan:
-    """One scan of the readings, which are in the order of their indexes."""
+    """One scan of the readings, which are in the order of their positions."""
     return Scan(
         group,
         time_us,
         [reading.value for reading in held],
-        [reading.index for reading in held],
+        [reading.position for reading in held],
         [reading.quality for reading in held] if any(reading.quality for reading in held) else None,
-        {reading.index: reading.reason for reading in held if reading.reason},
+        {reading.position: reading.reason for reading in held if reading.reason},
     )

@@ -24,13 +24,13 @@ class Settings(StrictModel):
         60.0,
         ge=5,
         le=3600,
-        description="How long the server keeps the session of a gateway that fell silent, in seconds. Short, because "
-        "small servers allow few sessions and an abandoned one counts.",
+        description="How long the server keeps the session of a gateway that fell silent, in seconds; at least three "
+        "periods. Short, because small servers allow few sessions and an abandoned one counts.",
     )
     username: str | None = Field(None, min_length=1, description="User name. Without one the user is anonymous.")
     password: SecretStr | None = Field(
         None,
-        description="Password of that user. Encrypted on its way only where the server offers that; prefer password_file.",
+        description="Password of that user; prefer password_file. It travels encrypted only if the server offers it.",
     )
     password_file: Path | None = Field(
         None, strict=False, description="File that holds the password, instead of writing it here."
@@ -39,7 +39,7 @@ class Settings(StrictModel):
         200,
         ge=1,
         le=10_000,
-        description="Nodes asked for in one request at most; a lower limit that the server announces goes first. "
+        description="Nodes read or monitored by one request at most; a lower limit of the server goes first. "
         "Small PLCs become slow far below the limit that they announce.",
     )
 
@@ -84,12 +84,12 @@ class TagSettings(TagSettingsBase):
 
     node: str = Field(
         description="The node: nsu=urn:plant:press;s=Temperature, with the namespace's URI. ns=2;s=Temperature is "
-        "accepted too, but a server may number its namespaces anew when it is changed, and the tag is then another one.",
+        "accepted too, but a server may number its namespaces anew, and the tag then reads another node.",
     )
     type: ValueType = Field(
         strict=False,
-        description="Type of the tag's values: bool, int, uint, float32, float64 or string. A value that does not fit is "
-        "reported as bad. float32 rounds a Double; string also takes dates (ISO 8601), localized text and bytes (hex).",
+        description="Type of the tag's values: bool, int, uint, float32, float64 or string. A value that does not fit "
+        "is reported as bad. float32 rounds a Double. string takes dates (ISO 8601), bytes (hex), localized text.",
     )
     scale: float = Field(
         1.0, allow_inf_nan=False, description="Factor for float32 and float64: value × scale + offset."

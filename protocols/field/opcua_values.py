@@ -45,9 +45,9 @@ class Sample(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """One tag at one moment. `index` is its position in the group; `reason` is empty when the quality is good."""
+    """One tag at one moment. `position` is the tag's in its group; `reason` is empty when the quality is good."""
 
-    index: int
+    position: int
     time_us: int
     value: Value
     quality: int
@@ -70,7 +70,7 @@ def microseconds(moment: datetime | None) -> int | None:
     return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
-def reading(index: int, tag: Tag, sample: Sample, now_us: int, explain: Callable[[int, str], str]) -> Reading:
+def reading(position: int, tag: Tag, sample: Sample, now_us: int, explain: Callable[[int, str], str]) -> Reading:
     """The tag's reading. `explain` makes a sentence of a status code that is not good and the node's text."""
     address: Address = tag.address
     quality, reason, value = sample.status, "", None
@@ -82,22 +82,23 @@ def reading(index: int, tag: Tag, sample: Sample, now_us: int, explain: Callable
         except _DoesNotFit as misfit:
             quality, reason = misfit.quality, f"node {address.node.text}: {misfit}"
     time_us = next((t for t in (sample.source_us, sample.server_us) if t is not None), now_us)
-    return Reading(index, time_us, value, quality, reason, sample.source_us)
+    return Reading(position, time_us, value, quality, reason, sample.source_us)
 
 
 def _convert(sample: Sample, wanted: ValueType, address: Address) -> Value:
     """The value as the tag's type. Raises _DoesNotFit."""
     name = f"{sample.type_name}[]" if sample.is_array else sample.type_name
     value: Value = None
-    if wanted is ValueType.STRING and name in _TEXTS:
-        value = _text(name, sample.value)
-    elif not sample.is_array and sample.value is not None:
-        if wanted is ValueType.BOOL and name == "Boolean":
-            value = bool(sample.value)
-        elif name in _INTEGERS:
-            value = _from_integer(name, int(sample.value), wanted, address)
-        elif name in _REALS and wanted in (ValueType.FLOAT32, ValueType.FLOAT64):
-            value = _real(float(sample.value), wanted, address)
+    if wanted is ValueType.STRING:
+        value = _text(name, sample.value) if name in _TEXTS else None
+    elif sample.is_array or sample.value is None:
+        value = None
+    elif wanted is ValueType.BOOL:
+        value = bool(sample.value) if name == "Boolean" else None
+    elif name in _INTEGERS:
+        value = _from_integer(name, int(sample.value), wanted, address)
+    elif name in _REALS and wanted in (ValueType.FLOAT32, ValueType.FLOAT64):
+        value = _real(float(sample.value), wanted, address)
     if value is None:
         raise _DoesNotFit(f"the server sends {name}, the tag is {wanted.value}; {_advice(sample, wanted)}")
     return value
@@ -157,7 +158,7 @@ def _text(name: str, value: Any) -> str | None:
     replacement characters.
     """
     if name == "LocalizedText":
-        value = value.Text
+        value = getattr(value, "Text", None)
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
     if isinstance(value, bytes):
