@@ -10,10 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
-
-import structlog
 
 from agent import heartbeat
 from agent.batcher import Batcher
@@ -25,7 +22,9 @@ from agent.poller import Poller
 from agent.settings import Configuration
 from agent.statusfile import write_status
 from agent.uplink.forwarder import Forwarder
+from agent.version import program_version
 from protocols.program import notify
+from protocols.program.logs import get_logger
 from protocols.program.tasks import Tasks
 from protocols.uplink.mqtt import MqttAgentLink
 from protocols.uplink.status import Status
@@ -33,7 +32,7 @@ from protocols.uplink.status import Status
 STATUS_FILE_S = 2.0
 POLLER_PATIENCE_S = 90.0  # a driver may spend its own deadlines; beyond this its loop is stuck
 
-_log = structlog.get_logger("agent")
+_log = get_logger(part="agent")
 
 
 class Agent:
@@ -156,7 +155,7 @@ class Agent:
         return heartbeat.build(
             heartbeat.Figures(
                 thing=settings.gateway.thing,
-                version=version("holdfast"),
+                version=program_version(),
                 session=session,
                 epoch="" if forwarder is None else forwarder.epoch,
                 now_us=time.time_ns() // 1000,

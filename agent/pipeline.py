@@ -11,21 +11,20 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-import structlog
-
 from agent.batcher import Batcher, Filled
 from agent.outbox.contract import Outbox, OutboxError
 from agent.outbox.worker import OutboxWorker
 from protocols.field.contract import Scan
+from protocols.program.logs import get_logger
 
 MEMORY_BYTES = 32 << 20
 RETRY_S = 1.0
 
-_log = structlog.get_logger("outbox")
+_log = get_logger(part="outbox")
 
 
 class Pipeline:
-    """`on_appended` is called after each append; `on_round` after each round, which is the watchdog's sign of life."""
+    """`on_appended` is called after each append; `on_round` every second, which is the watchdog's sign of life."""
 
     def __init__(
         self,
@@ -55,14 +54,21 @@ class Pipeline:
     async def run(self) -> None:
         """Until cancelled; then nothing is lost that `finish` does not store."""
         while True:
-            pause_s = RETRY_S if self._failing else self._interval_s or RETRY_S
-            try:
-                async with asyncio.timeout(pause_s):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
+            await self._pause(RETRY_S if self._failing else self._interval_s or RETRY_S)
             self._wake.clear()
             await self._round()
+
+    async def _pause(self, pause_s: float) -> None:
+        """Until woken or for `pause_s`, with a sign of life every second: the interval may be an hour."""
+        end_s = time.monotonic() + pause_s
+        while (left_s := end_s - time.monotonic()) > 0:
+            self._on_round()
+            try:
+                async with asyncio.timeout(min(left_s, RETRY_S)):
+                    await self._wake.wait()
+                    return
+            except TimeoutError:
+                pass
 
     async def finish(self) -> None:
         """Store what is still in memory. Raises OutboxError where the disk takes nothing."""

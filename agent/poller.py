@@ -13,17 +13,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-import structlog
-
 from agent.grid import Grid
 from protocols.field.contract import Driver, FieldError, Group, Scan
+from protocols.program.logs import get_logger
 
 RETRY_S_FIRST = 1.0
 RETRY_S_MAX = 30.0
 T = TypeVar("T")
 REMIND_S = 600.0  # how often the log says that a device is still away
 
-_log = structlog.get_logger("device")
+_log = get_logger(part="device")
 
 
 @dataclass(slots=True)

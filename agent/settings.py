@@ -82,7 +82,7 @@ class AgentSettings(StrictModel):
     batch: BatchSettings = Field(BatchSettings(), description="How readings become messages.")
     delivery: Literal["confirmed", "broker"] = Field(
         "confirmed",
-        description="What lets a batch go from disk: the receiver's confirm; with a foreign receiver the broker's word.",
+        description="What lets a batch go: the receiver's confirm; or, for a foreign receiver, the broker's.",
     )
     shutdown_drain_s: float = Field(5.0, ge=0, le=600, description="How long a planned stop may send what is left.")
     devices: list[DeviceSettings] = Field(min_length=1, max_length=1000, description="The devices on the floor.")
@@ -190,6 +190,7 @@ def _module(source: Source, at: int, device: dict[str, Any], problems: list[Prob
 def _device(
     source: Source, at: int, device: dict[str, Any], module: DriverModule, problems: list[Problem]
 ) -> Device | None:
+    known = len(problems)
     own = {key: value for key, value in device.items() if key not in DeviceSettings.model_fields}
     settings = _validated(source, module.Settings, own, ("devices", at), problems)
     groups = []
@@ -206,6 +207,11 @@ def _device(
     if settings is None:
         return None
     name, machine, protocol = (str(device.get(key)) for key in ("name", "machine", "protocol"))
+    if len(problems) == known:  # what only shows when everything is put together
+        try:
+            module.driver(name, settings, groups)
+        except ValueError as error:
+            problems.append(source.problem(("devices", at), str(error)))
     return Device(name, machine, protocol, module, cast("StrictModel", settings), tuple(groups))
 
 

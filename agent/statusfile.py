@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import structlog
-
+from protocols.program.logs import get_logger
 from protocols.uplink.status import Status
 
-_log = structlog.get_logger("status")
+_log = get_logger(part="status")
 
 
 @dataclass(frozen=True, slots=True)

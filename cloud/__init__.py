@@ -1,0 +1,1 @@
+"""The receiver: subscriber → decode → resolve → commit → acknowledge → confirm, in one straight line."""

@@ -29,10 +29,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import diskcache
-import structlog
 
 from agent.outbox.contract import Draft, Dropped, Held, OutboxError, OutboxFull, OutboxStats, Stored
 from agent.outbox.memory import note_dropped
+from protocols.program.logs import get_logger
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ _ROOM_BYTES = 1 << 20  # what is let go at a time on a full disk
 _WHOLE = -1
 _PAGES_MAX = 1_073_741_823  # SQLite's own default
 
-_log = structlog.get_logger("outbox")
+_log = get_logger(part="outbox")
 
 
 class _BytesDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache ships no types

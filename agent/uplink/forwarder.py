@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-import structlog
-
 from agent.outbox.contract import Outbox, OutboxError
 from agent.outbox.worker import OutboxWorker
 from agent.uplink.window import Run, Window
+from protocols.program.logs import get_logger
 from protocols.uplink.confirm import ConfirmError, decode
-from protocols.uplink.link import AgentLink, LinkAway, LinkError, Message, Outcome
+from protocols.uplink.link import AgentLink, LinkAway, LinkError, LinkRefused, Message, Outcome
 from protocols.uplink.status import HEARTBEAT_S, REASON_SHUTDOWN, Status, will
 from protocols.uplink.topics import GatewayTopic, MachineTopic
 
@@ -30,7 +29,7 @@ RETRY_S_MAX = 30.0
 REFUSED_PAUSE_S = 5.0
 GOODBYE_S = 5.0
 
-_log = structlog.get_logger("uplink")
+_log = get_logger(part="uplink")
 
 Delivery = Literal["confirmed", "broker"]
 
@@ -128,7 +127,9 @@ class Forwarder:
         session = await self._outbox.call(Outbox.next_session)
         connected = await self._link.connect(self._will(session), self._gateway.confirm)
         self.window.connected(connected.session_present)
-        self._open, self._in_flight_max = 0, connected.in_flight_max
+        if connected.in_flight_max < 2:
+            raise LinkRefused("the broker allows only one message in flight; it must allow two or more")
+        self._open, self._in_flight_max = 0, connected.in_flight_max - 1  # one place is the heartbeat's
         self._paused_until_s = 0.0
         was_trouble = self.state.trouble
         self.state = LinkState(True, _now_us(), connected.protocol, "", session)

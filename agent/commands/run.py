@@ -1,0 +1,77 @@
+"""`holdfast run`: the agent itself, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from agent.commands.options import Assignments, Config, read_configuration, settings_path
+from protocols.program.console import TEMPORARY, Failure
+from protocols.program.logs import Level
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agent.settings import Configuration
+
+PROBLEMS_LOGGED_MAX = 20
+
+
+def run(
+    config: Config = None,
+    assignments: Assignments = None,
+    log_json: Annotated[bool, typer.Option("--log-json", help="Log lines as JSON.")] = False,
+    log_level: Annotated[Level, typer.Option("--log-level", help="The least that is logged.")] = "info",
+) -> None:
+    """Run the agent until SIGTERM or Ctrl-C. SIGHUP reads the configuration anew."""
+    path = settings_path(config)
+    configuration = read_configuration(path, assignments)
+    from protocols.program import logs
+
+    logs.configure(level=log_level, as_json=log_json)
+    _serve(configuration, lambda: _reloaded(path, assignments))
+
+
+def _serve(configuration: Configuration, load: Callable[[], Configuration | None]) -> None:
+    # After the configuration is checked, so that a mistake in it is told at once.
+    from agent.main import serve
+    from agent.outbox.contract import OutboxError
+    from protocols.program.tasks import TaskDied, run_until_signal
+
+    reload = asyncio.Event()
+    try:
+        run_until_signal(lambda stopping: serve(configuration, stopping, reload, load), on_hangup=reload.set)
+    except OutboxError as error:
+        raise Failure(str(error), TEMPORARY) from error
+    except TaskDied as died:
+        if isinstance(died.__cause__, OutboxError):
+            raise Failure(str(died.__cause__), TEMPORARY) from died
+        if not sys.stderr.isatty():  # a service's /tmp is gone when it has ended, and the crash report with it
+            from protocols.program.logs import get_logger
+
+            get_logger().error("a part of the agent failed", traceback="".join(traceback.format_exception(died)))
+        raise
+
+
+def _reloaded(path: Path, assignments: list[str] | None) -> Configuration | None:
+    """The configuration as it is now; None, and the log says why, where it cannot be used."""
+    from protocols.program.logs import get_logger
+    from protocols.program.settings import SettingsError
+
+    log = get_logger()
+    try:
+        configuration = read_configuration(path, assignments)
+    except SettingsError as error:
+        problems = error.problems
+    else:
+        log.info("the configuration was read anew", path=str(path))
+        return configuration
+    for problem in problems[:PROBLEMS_LOGGED_MAX]:
+        log.error(str(problem))
+    log.error("the changed configuration was not taken, the old one stays", problems=len(problems))
+    return None

@@ -1,0 +1,160 @@
+"""`holdfast status`: how the agent on this machine is, by its own word."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.commands.findings import Finding, Mark, say, split
+from agent.commands.options import Assignments, Config, Json, read_configuration
+from protocols.program.console import UNAVAILABLE, Failure
+from protocols.program.terminal import ago, print_json, size, table
+
+if TYPE_CHECKING:
+    from agent.running import Sighting
+    from agent.settings import Configuration
+    from protocols.uplink.status import Buffer, DeviceLink, Status
+
+FULL_SOON_S = 24 * 3600
+
+
+def status(config: Config = None, assignments: Assignments = None, as_json: Json = False) -> int:
+    """Show how the agent is: its link, its buffer, its devices."""
+    from protocols.program import logs
+
+    logs.configure(level="error")
+    from agent import running
+
+    configuration = read_configuration(config, assignments)
+    data_dir = Path(configuration.settings.data_dir)
+    now_s = time.time()
+    try:
+        agent = running.look(data_dir, now_s)
+    except PermissionError:
+        raise Failure(f"{data_dir}: this user may not look into it; run it with sudo", UNAVAILABLE) from None
+    said = _said(agent)
+    findings = [*_about_agent(configuration, agent), *(() if said is None else _about_plant(agent, said, now_s))]
+    is_well = all(finding.mark is not Mark.BAD for finding in findings)
+    if as_json:
+        print_json(_as_plain(agent, is_well, findings))
+    else:
+        say(findings)
+        if said is not None and said.machines:
+            _print_machines(said)
+    return 0 if is_well else UNAVAILABLE
+
+
+def _said(agent: Sighting) -> Status | None:
+    """Its last word, where it can be read."""
+    from pydantic import ValidationError
+
+    from protocols.uplink.status import Status
+
+    try:
+        return None if agent.status is None else Status.model_validate(agent.status.status)
+    except ValidationError:  # written by another version
+        return None
+
+
+def _about_agent(configuration: Configuration, agent: Sighting) -> Iterator[Finding]:
+    from agent.running import Life
+
+    gateway, data_dir = configuration.settings.gateway, configuration.settings.data_dir
+    who = f"{gateway.thing} in {gateway.tenant}/{gateway.province}/{gateway.plant}"
+    how_long = f"{ago(agent.age_s)} ago"
+    match agent.life:
+        case Life.RUNNING:
+            yield Finding(Mark.OK, "agent", f"{who}: {_running_for(agent)}")
+        case Life.SILENT:
+            text = f"{who}: it runs, but last wrote its status {how_long}"
+            fix = f"see whether the disk of {data_dir} is full; then: journalctl -u holdfast"
+            yield Finding(Mark.BAD, "agent", text, fix)
+        case Life.STOPPED:
+            yield Finding(Mark.BAD, "agent", f"{who}: stopped as planned {how_long}", "systemctl start holdfast")
+        case Life.DEAD:
+            text = f"{who}: not running, its last sign of life was {how_long}"
+            yield Finding(Mark.BAD, "agent", text, "journalctl -u holdfast; systemctl start holdfast")
+        case Life.NEVER:
+            text = f"{who}: no agent has run with data_dir {data_dir}"
+            yield Finding(Mark.BAD, "agent", text, "systemctl start holdfast, or: holdfast run")
+
+
+def _running_for(agent: Sighting) -> str:
+    said = _said(agent)
+    if said is None or said.gateway is None:
+        return "running, another version than this command"
+    return f"running for {ago(said.gateway.uptime_sec)}, version {said.gateway.version}"
+
+
+def _about_plant(agent: Sighting, said: Status, now_s: float) -> Iterator[Finding]:
+    """By its last word. Of an agent that is gone only what it left behind counts."""
+    if agent.status is not None and agent.is_alive:
+        yield _link(agent.status.link, agent.status.trouble)
+    if said.health is not None:
+        yield _buffer(said.health.buffer, agent.is_alive)
+    if said.dropped_count:
+        text = f"{said.dropped_count} batches or readings were given up to make room; the receiver is told which"
+        yield Finding(Mark.NOTE, "lost", text)
+    if not agent.is_alive:
+        return
+    if said.clock is not None and said.clock.synchronised is False:
+        yield Finding(Mark.NOTE, "clock", "not synchronised", "timedatectl set-ntp true")
+    for name, device in said.devices.items():
+        yield _device(name, device, now_s)
+
+
+def _link(link: str, trouble: str) -> Finding:
+    if trouble:
+        sentence, fix = split(trouble.removeprefix("MQTT broker "), first=True)
+        return Finding(Mark.BAD, "broker", f"{link}: {sentence}", fix)
+    return Finding(Mark.OK if link.startswith("connected") else Mark.BAD, "broker", link)
+
+
+def _buffer(buffer: Buffer, is_alive: bool) -> Finding:
+    if not is_alive:
+        text = f"{buffer.queued_messages} batches lie on disk, {size(buffer.bytes)}; they are sent when it runs again"
+        return Finding(Mark.OK, "buffer", text)
+    text = f"{buffer.queued_messages} batches wait, {size(buffer.bytes)} of {size(buffer.limit_bytes)}"
+    if buffer.oldest_sec is not None:
+        text += f", the oldest for {ago(buffer.oldest_sec)}"
+    if buffer.full_in_sec is None:
+        return Finding(Mark.OK, "buffer", text)
+    text += f"; full in {ago(buffer.full_in_sec)} at this rate"
+    return Finding(Mark.NOTE if buffer.full_in_sec < FULL_SOON_S else Mark.OK, "buffer", text)
+
+
+def _device(name: str, device: DeviceLink, now_s: float) -> Finding:
+    since = ago(now_s - device.since / 1000)
+    match device.state:
+        case "ok":
+            return Finding(Mark.OK, name, f"ok for {since}, {device.readings:,} readings")
+        case "starting":
+            return Finding(Mark.NOTE, name, f"starting for {since}")
+    sentence, fix = split(device.reason.removeprefix(f"{name} "))
+    return Finding(Mark.BAD, name, f"{device.state} for {since}: {sentence}", fix)
+
+
+def _print_machines(said: Status) -> None:
+    rows = [
+        [name, numbers.last_seq, numbers.sent_seq, sum(last - first + 1 for first, last, _ in numbers.dropped)]
+        for name, numbers in said.machines.items()
+    ]
+    sys.stdout.write("\n")
+    table(["machine", "last number", "sent up to", "dropped, untold"], rows)
+
+
+def _as_plain(agent: Sighting, is_well: bool, findings: list[Finding]) -> dict[str, Any]:
+    said = agent.status
+    return {
+        "ok": is_well,
+        "running": agent.is_alive,
+        "life": agent.life.value,
+        "age_s": None if said is None else round(agent.age_s, 1),
+        "link": None if said is None else said.link,
+        "trouble": None if said is None else said.trouble,
+        "status": None if said is None else said.status,
+        "findings": findings,
+    }
