@@ -1,0 +1,1 @@
+"""What Holdfast costs, measured on this machine: `make bench`."""
