@@ -1,25 +1,35 @@
 """Scans in, drafts of batches out: rows become columns. Pure: no clock, no disk.
 
-Collects per machine and poll group. A draft is closed when it might reach `bytes_max` by a safe estimate (8 bytes per
-number, the length of each text), so that no batch is ever larger than what brokers take, however badly it compresses.
+Collects per machine and poll group. A draft is closed when it might pass `bytes_max` by a safe estimate (each number
+and text in full, each name once), so that no batch is ever larger than what brokers take, however badly it compresses.
+What a driver gave, whatever it is, becomes something that can be encoded and decoded: a batch that the broker or the
+receiver refuses would be sent for ever.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+import math
+from array import array
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.outbox.contract import Draft
 from protocols.field.contract import Group, Scan, Tag
 from protocols.uplink.batch import Batch, Block, Column
-from protocols.uplink.columns import TEXT_MAX
+from protocols.uplink.columns import STATUS_MAX, TEXT_MAX
 from protocols.uplink.envelope import encode
 from protocols.values import Quality, Value, ValueType
 
 BATCH_BYTES_MAX = 100_000
-_NUMBER_BYTES = 9
-_OVERHEAD_BYTES = 64  # per scan: time, and what exceptions cost
+REASON_MAX = 500
+_GROUP_BYTES = 256  # a block's own parts, and the message's frame
+_NAME_BYTES = 8  # a column's parts beside name and unit
+_SCAN_BYTES = 32  # its time
+_READING_BYTES = 9
+_ROW_BYTES = 4  # a reading's row, where the scan does not hold the whole group
+_FAULT_BYTES = 24  # what a reading's quality, absence and reason cost beside the reason's text
 _ALLOWED: dict[ValueType, frozenset[type]] = {
     ValueType.BOOL: frozenset({bool}),
     ValueType.INT: frozenset({int}),
@@ -33,11 +43,34 @@ _RANGE = {ValueType.INT: (-(1 << 63), (1 << 63) - 1), ValueType.UINT: (0, (1 << 
 
 @dataclass
 class _Open:
-    """The batch of one machine that is being filled."""
+    """The batch of one machine that is being filled. Groups by identity, because to hash one is to hash all its tags.
 
-    scans: dict[Group, list[Scan]] = field(default_factory=dict)
+    `named`: the tags of each group whose names it pays for already, by position.
+    """
+
+    scans: dict[int, list[Scan]] = field(default_factory=dict)
+    named: dict[int, set[int]] = field(default_factory=dict)
     bytes: int = 0
     readings: int = 0
+
+    def cost(self, scan: Scan) -> int:
+        """By how many bytes it grows with this scan, at most."""
+        group, named = scan.group, self.named.get(id(scan.group))
+        size = _scan_bytes(scan)
+        if named is None:
+            return size + _GROUP_BYTES + _name_bytes(group, _indexes(scan))
+        if len(named) == len(group.tags):
+            return size
+        return size + _name_bytes(group, set(_indexes(scan)) - named)
+
+    def take(self, scan: Scan, cost: int) -> None:
+        """Put it in."""
+        self.scans.setdefault(id(scan.group), []).append(scan)
+        named = self.named.setdefault(id(scan.group), set())
+        if len(named) < len(scan.group.tags):
+            named.update(_indexes(scan))
+        self.bytes += cost
+        self.readings += len(scan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,28 +99,29 @@ class Batcher:
 
     def add(self, scan: Scan) -> None:
         """Take one scan in. One that is larger than a batch is split."""
-        for part in _parts(scan, max(1, (self._bytes_max - _OVERHEAD_BYTES) // _NUMBER_BYTES)):
-            self._add(part)
-
-    def _add(self, scan: Scan) -> None:
+        if not len(scan):
+            return
         machine = self._machines[scan.group.device]
-        size = _estimate(scan)
         batch = self._open.setdefault(machine, _Open())
-        if batch.readings and batch.bytes + size > self._bytes_max:
+        cost = batch.cost(scan)
+        if batch.bytes + cost <= self._bytes_max:
+            batch.take(scan, cost)
+        elif batch.readings:
             self._close(machine)
-            batch = self._open.setdefault(machine, _Open())
-        batch.scans.setdefault(scan.group, []).append(scan)
-        batch.bytes += size
-        batch.readings += len(scan)
+            self.add(scan)
+        elif len(scan) > 1:
+            evenly = cost * 10 // (self._bytes_max * 9) + 1  # readings differ in size: aim at nine tenths
+            for piece in _pieces(scan, min(len(scan), evenly)):
+                self.add(piece)
+        else:
+            batch.take(scan, cost)
 
     def _close(self, machine: str) -> None:
         batch = self._open.pop(machine)
-        if not batch.readings:
-            return
-        scans, gateway = batch.scans, self._gateway
+        groups, gateway = list(batch.scans.values()), self._gateway
 
         def encoded(epoch: str, seq: int) -> bytes:
-            return encode(Batch(gateway, epoch, seq, [block(group, rows) for group, rows in scans.items()]))
+            return encode(Batch(gateway, epoch, seq, [block(scans[0].group, scans) for scans in groups]))
 
         self._filled.append(Filled(Draft(machine, encoded), batch.readings, batch.bytes))
 
@@ -99,27 +133,42 @@ class Batcher:
         return filled
 
 
-def _estimate(scan: Scan) -> int:
-    texts = sum(len(value) * 4 for value in scan.values if type(value) is str)
-    reasons = sum(len(reason) for reason in scan.reasons.values())
-    return _OVERHEAD_BYTES + len(scan.values) * _NUMBER_BYTES + texts + reasons
+def _indexes(scan: Scan) -> Sequence[int]:
+    return range(len(scan.values)) if scan.indexes is None else scan.indexes
 
 
-def _parts(scan: Scan, readings_max: int) -> Iterator[Scan]:
-    if len(scan) <= readings_max:
-        yield scan
-        return
-    indexes = range(len(scan)) if scan.indexes is None else scan.indexes
-    for start in range(0, len(scan), readings_max):
-        cut = slice(start, start + readings_max)
+def _scan_bytes(scan: Scan) -> int:
+    each = _READING_BYTES if scan.indexes is None else _READING_BYTES + _ROW_BYTES
+    texts = sum(_text_bytes(value, TEXT_MAX) for value in scan.values if type(value) is str)
+    reasons = sum(_text_bytes(reason, REASON_MAX) for reason in scan.reasons.values())
+    faults = 0 if scan.quality is None else sum(1 for code in scan.quality if code)
+    return _SCAN_BYTES + len(scan) * each + texts + reasons + faults * _FAULT_BYTES
+
+
+def _name_bytes(group: Group, positions: Iterable[int]) -> int:
+    tags = (group.tags[at] for at in positions)
+    return sum(_NAME_BYTES + _text_bytes(tag.name, TEXT_MAX) + _text_bytes(tag.unit, TEXT_MAX) for tag in tags)
+
+
+def _text_bytes(text: str, length_max: int) -> int:
+    return min(len(text), length_max) * (1 if text.isascii() else 4)
+
+
+def _pieces(scan: Scan, count: int) -> list[Scan]:
+    indexes, cuts = _indexes(scan), [len(scan) * at // count for at in range(count + 1)]
+    pieces = []
+    for cut in itertools.starmap(slice, itertools.pairwise(cuts)):
         mine = set(indexes[cut])
-        yield replace(
-            scan,
-            values=scan.values[cut],
-            indexes=indexes[cut],
-            quality=None if scan.quality is None else scan.quality[cut],
-            reasons={at: reason for at, reason in scan.reasons.items() if at in mine},
+        pieces.append(
+            replace(
+                scan,
+                values=scan.values[cut],
+                indexes=indexes[cut],
+                quality=None if scan.quality is None else scan.quality[cut],
+                reasons={at: reason for at, reason in scan.reasons.items() if at in mine},
+            )
         )
+    return pieces
 
 
 def block(group: Group, scans: Sequence[Scan]) -> Block:
@@ -175,29 +224,71 @@ def _column(
     if quality is not None and not any(quality):
         quality = None
     # A reason that only repeats the one before it says nothing new.
-    told = {at: text for at, text in (reasons or {}).items() if (reasons or {}).get(at - 1) != text}
+    told = {at: _carried(text) for at, text in (reasons or {}).items() if (reasons or {}).get(at - 1) != text}
     return Column(tag.name, tag.value_type, values, tag.unit, rows, quality, told)
 
 
+def _carried(reason: str) -> str:
+    """As much of it as the receiver takes, without what is no character."""
+    return reason[:REASON_MAX].encode(errors="replace").decode()
+
+
 def _checked(column: Column) -> Column:
-    """A driver is taken at its word only where it fits the tag's type; the rest becomes bad, with a reason."""
-    if _all_fit(column.type, column.values):
+    """A driver is taken at its word only where that can be carried; the rest becomes bad, with a reason."""
+    if _all_fit(column.type, column.values) and _all_sound(column):
         return column
     values, reasons = list(column.values), dict(column.reasons)
     quality = list(column.quality or [0] * len(values))
     for at, value in enumerate(column.values):
         if value is not None and not _all_fit(column.type, [value]):
             values[at], quality[at] = None, Quality.BAD_TYPE_MISMATCH
-            reasons[at] = f"the driver gave {str(value)[:40]!r}, which is no {column.type}"
+            reasons[at] = f"the driver gave a value of type {type(value).__name__} that does not fit {column.type}"
+        elif not _is_sound(value, quality[at]):
+            quality[at] = Quality.BAD
+            reasons.setdefault(at, "the driver gave no value" if value is None else "the driver gave no status code")
     return replace(column, values=values, quality=quality, reasons=reasons)
 
 
-def _all_fit(value_type: ValueType, values: Sequence[Any]) -> bool:
-    kinds = set(map(type, values)) - {type(None)}
-    if not kinds <= _ALLOWED[value_type]:
+def _all_sound(column: Column) -> bool:
+    if column.quality is None:
+        return None not in column.values
+    return all(map(_is_sound, column.values, column.quality))
+
+
+def _is_sound(value: Value, code: int) -> bool:
+    """No value only with bad quality, and that a status code."""
+    if isinstance(code, bool) or not isinstance(code, int) or not 0 <= code <= STATUS_MAX:
         return False
-    if kinds and value_type in _RANGE:
-        low, high = _RANGE[value_type]
-        present = [value for value in values if value is not None]
-        return bool(low <= min(present) and max(present) <= high)
-    return value_type is not ValueType.STRING or all(value is None or len(value) <= TEXT_MAX for value in values)
+    return value is not None or Quality.word(code) == "bad"
+
+
+def _all_fit(value_type: ValueType, values: Sequence[Any]) -> bool:
+    present = [value for value in values if value is not None]
+    if not set(map(type, present)) <= _ALLOWED[value_type]:
+        return False
+    match value_type:
+        case ValueType.INT | ValueType.UINT:
+            low, high = _RANGE[value_type]
+            return not present or bool(low <= min(present) and max(present) <= high)
+        case ValueType.FLOAT32 | ValueType.FLOAT64:
+            return _all_floats_fit("f" if value_type is ValueType.FLOAT32 else "d", present)
+        case ValueType.STRING:
+            return all(len(text) <= TEXT_MAX for text in present) and _is_unicode("".join(present))
+    return True
+
+
+def _all_floats_fit(code: str, present: Sequence[float]) -> bool:
+    """None is so large that it would become infinite."""
+    try:
+        carried = array(code, present)
+    except OverflowError:  # a whole number beyond every float
+        return False
+    return all(map(math.isfinite, carried)) or list(map(math.isinf, carried)) == list(map(math.isinf, present))
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a surrogate pair
+        return False
+    return True

@@ -41,6 +41,7 @@ class Pipeline:
         self._on_round = on_round
         self._wake = asyncio.Event()
         self._waiting: deque[Filled] = deque()
+        self._storing: asyncio.Task[None] | None = None
         self._failing = False
         self.readings_stored = 0
         self.readings_lost = 0
@@ -72,6 +73,8 @@ class Pipeline:
 
     async def finish(self) -> None:
         """Store what is still in memory. Raises OutboxError where the disk takes nothing."""
+        if self._storing is not None:  # `run` was cancelled while this was on its way to the disk
+            await self._storing
         await self._round()
         if self._waiting:
             raise OutboxError(
@@ -81,7 +84,9 @@ class Pipeline:
     async def _round(self) -> None:
         self._waiting.extend(self._batcher.drain())
         if self._waiting:
-            await self._store()
+            # Not cancelled with us: what the disk has taken must not wait here still, or it would be stored twice.
+            self._storing = asyncio.create_task(self._store(), name="store")
+            await asyncio.shield(self._storing)
         self._on_round()
 
     async def _store(self) -> None:

@@ -16,6 +16,7 @@ from typing import TypeVar
 from agent.grid import Grid
 from protocols.field.contract import Driver, FieldError, Group, Scan
 from protocols.program.logs import get_logger
+from protocols.uplink.status import TIMESTAMP_MS_MAX
 
 RETRY_S_FIRST = 1.0
 RETRY_S_MAX = 30.0
@@ -75,17 +76,18 @@ class Poller:
                     await self._read_on()
                 except FieldError as error:
                     self._away(error)
-                await self._driver.close()
+                await self._close()
                 await self._sleep(self._pause_s * random.uniform(0.8, 1.2))
                 self._pause_s = min(2 * self._pause_s, RETRY_S_MAX)
         finally:
-            await self._driver.close()
+            await self._close()
 
     async def _read_on(self) -> None:
         while True:
             due_s, at = self._grid.next_due()
             await self._sleep(due_s - time.monotonic())
             scans = await self._guard(self._driver.read(self._groups[at]))
+            self._check(self._groups[at], scans)
             self._grid.done(at, time.monotonic())
             self._read(at, scans)
 
@@ -107,6 +109,28 @@ class Poller:
         except Exception as error:  # a third party's driver is code we do not know: its fault takes its device away
             what = f"{type(error).__name__}: {error}"
             raise DriverFailed(f"{self.device}: the driver failed ({what}); the log has the details") from error
+
+    async def _close(self) -> None:
+        try:
+            await self._guard(self._driver.close())
+        except FieldError as error:  # it promises not to raise; the next connect shows whether it matters
+            _log.warning(str(error), device=self.device, exc_info=error.__cause__)
+
+    def _check(self, group: Group, scans: Sequence[Scan]) -> None:
+        """What could not be stored must not get as far as the batcher."""
+        for scan in scans:
+            count = len(group.tags) if scan.indexes is None else len(scan.indexes)
+            if scan.group is not group or not all(0 <= at < len(group.tags) for at in scan.indexes or ()):
+                what = "a scan of other tags than it was asked for"
+            elif len(scan.values) != count:
+                what = f"{len(scan.values)} values for {count} tags"
+            elif scan.quality is not None and len(scan.quality) != count:
+                what = f"{len(scan.quality)} qualities for {count} tags"
+            elif type(scan.time_us) is not int or not 0 <= scan.time_us <= TIMESTAMP_MS_MAX * 1000:
+                what = f"the time {scan.time_us!r:.40}, which is not microseconds in the years 1970 to 9999"
+            else:
+                continue
+            raise DriverFailed(f"{self.device}: the driver gave {what}; report it to whoever wrote the driver")
 
     def _read(self, at: int, scans: Sequence[Scan]) -> None:
         for scan in scans:

@@ -49,23 +49,14 @@ def measure(directory: Path, *, period_s: float, devices: int, seconds: float, b
     ports = _free_ports(devices + 1)
     agent_yaml, cloud_yaml = _configurations(directory, ports[:devices], ports[devices], broker_port, period_s)
     with ExitStack() as stack:
-        plant = _start(
-            stack, [sys.executable, "-m", "bench.plant", *map(str, ports[:devices])], directory / "plant.log"
-        )
+        plant = _start(stack, directory / "plant.log", "bench.plant", *map(str, ports[:devices]))
         assert plant.stdout is not None
         plant.stdout.readline()
         for words in (("tenant", "add", "b"), ("plant", "add", "b", "b", "b")):
-            subprocess.run(
-                [sys.executable, "-m", "cloud.cli", *words, "--config", str(cloud_yaml)],
-                check=True,
-                capture_output=True,
-            )
-        receiver = _start(
-            stack, [sys.executable, "-m", "cloud.cli", "run", "--config", str(cloud_yaml)], directory / "c.log"
-        )
-        agent = _start(
-            stack, [sys.executable, "-m", "agent.cli", "run", "--config", str(agent_yaml)], directory / "a.log"
-        )
+            command = [sys.executable, "-m", "cloud.cli", *words, "--config", str(cloud_yaml)]
+            subprocess.run(command, check=True, capture_output=True)
+        receiver = _start(stack, directory / "receiver.log", "cloud.cli", "run", "--config", str(cloud_yaml))
+        agent = _start(stack, directory / "agent.log", "agent.cli", "run", "--config", str(agent_yaml))
         status_path = directory / "agent" / "status.json"
         _wait_for_status(status_path, agent)
         time.sleep(WARM_UP_S)

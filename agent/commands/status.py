@@ -69,7 +69,8 @@ def _about_agent(configuration: Configuration, agent: Sighting) -> Iterator[Find
         case Life.RUNNING:
             yield Finding(Mark.OK, "agent", f"{who}: {_running_for(agent)}")
         case Life.SILENT:
-            text = f"{who}: it runs, but last wrote its status {how_long}"
+            last = "has not written its status yet" if agent.status is None else f"last wrote its status {how_long}"
+            text = f"{who}: it runs, but {last}"
             fix = f"see whether the disk of {data_dir} is full; then: journalctl -u holdfast"
             yield Finding(Mark.BAD, "agent", text, fix)
         case Life.STOPPED:
@@ -143,7 +144,7 @@ def _print_machines(said: Status) -> None:
         for name, numbers in said.machines.items()
     ]
     sys.stdout.write("\n")
-    table(["machine", "last number", "sent up to", "dropped, untold"], rows)
+    table(["machine", "last number", "sent up to", "given up"], rows)
 
 
 def _as_plain(agent: Sighting, is_well: bool, findings: list[Finding]) -> dict[str, Any]:

@@ -215,7 +215,8 @@ class Forwarder:
         return self.window.take(self._in_flight_max - self._open)
 
     async def _publish(self, run: Run) -> None:
-        batches = await self._outbox.call(Outbox.pending, run.machine, run.first - 1, run.count)
+        found = await self._outbox.call(Outbox.pending, run.machine, run.first - 1, run.count)
+        batches = [batch for batch in found if batch.seq < run.first + run.count]
         topic = self._machines.get(run.machine)
         if topic is None:  # a machine that is no longer configured; its batches still belong to the plant
             topic = self._machines[run.machine] = MachineTopic(self._gateway.plant, run.machine)
@@ -224,7 +225,7 @@ class Forwarder:
             self._open += 1
             outcome = self._link.publish(Message(topic.telemetry, batch.payload))
             outcome.add_done_callback(partial(self._ended, run.machine, batch.seq))
-        if not batches:  # let go of meanwhile, to make room
+        if len(batches) < run.count:  # let go of meanwhile, to make room
             await self._refresh()
 
     def _ended(self, machine: str, seq: int, done: asyncio.Future[Outcome]) -> None:

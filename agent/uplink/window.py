@@ -122,6 +122,8 @@ class Window:
     def published(self, machine: str, seq: int, size: int, now_s: float) -> None:
         """Handed to the link."""
         lane = self._lanes[machine]
+        if seq <= lane.through:  # confirmed, or let go of, while it was read from disk
+            return
         lane.in_flight.add(seq)
         lane.sent_s[seq] = now_s
         self._bytes += size - lane.sizes.get(seq, 0)
@@ -159,7 +161,10 @@ class Window:
         lane.again = sorted({*lane.again, *(seq for seq in seqs if seq > lane.through)})
 
     def confirmed(self, machine: str, through: int, missing: Sequence[tuple[int, int]], now_s: float) -> int:
-        """The receiver's word. Returns up to where the outbox may let go; unconfirmed numbers are not affected."""
+        """The receiver's word. Returns up to where it covers what the outbox holds, so that this may be let go.
+
+        What the outbox has dropped is not among it before the receiver has been told and says so.
+        """
         lane = self._lanes.get(machine)
         if lane is None:
             return 0
@@ -171,7 +176,7 @@ class Window:
         ]
         if wanted:
             self._put_back(lane, wanted)
-        return lane.through
+        return min(through, lane.last)
 
     def _settle(self, lane: _Lane, through: int) -> None:
         if through <= lane.through:

@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from protocols.uplink.status import Name, Seq
+from protocols.uplink.status import Name, Seq, first_fault
 
 MISSING_RANGES_MAX = 100
 """A confirm names at most this many ranges, the lowest first; the next confirm names the rest."""
@@ -56,6 +56,4 @@ def decode(payload: bytes) -> Confirm:
     try:
         return Confirm.model_validate_json(payload)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "message"
-        raise ConfirmError(f"not a confirm message: {where}: {first['msg']}") from None
+        raise ConfirmError(f"not a confirm message: {first_fault(error)}") from None

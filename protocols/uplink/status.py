@@ -130,6 +130,11 @@ def decode(payload: bytes) -> Status:
     try:
         return Status.model_validate_json(payload)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "message"
-        raise StatusError(f"not a status message: {where}: {first['msg']}") from None
+        raise StatusError(f"not a status message: {first_fault(error)}") from None
+
+
+def first_fault(error: ValidationError) -> str:
+    """Where and what, in one sentence. Keys are a stranger's choice: they are cut short, and escaped."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part)[:64] for part in first["loc"]) or "message"
+    return f"{where.encode('unicode_escape').decode()}: {first['msg']}"
