@@ -207,6 +207,10 @@ def _device(
     if settings is None:
         return None
     name, machine, protocol = (str(device.get(key)) for key in ("name", "machine", "protocol"))
+    try:
+        module.driver(name, settings, groups)  # not connected: only to hear whether it can serve these tags
+    except ValueError as error:
+        problems.append(source.problem(("devices", at), str(error)))
     if len(problems) == known:  # what only shows when everything is put together
         try:
             module.driver(name, settings, groups)

@@ -150,7 +150,8 @@ class DriverModule(Protocol):
 
     `Settings`: the device's own keys in the configuration. `TagSettings`: a tag's, derived from TagSettingsBase.
     `tag(settings)`: that tag for the rest of the system; raises ValueError with a sentence on an impossible one.
-    `driver(name, settings, groups)`: the driver, not yet connected; `name` is the device's, for messages.
+    `driver(name, settings, groups)`: the driver, not yet connected; `name` is the device's, for messages. Raises
+    ValueError with a sentence where it cannot serve these tags with these settings.
     `GroupSettings`: further keys of a poll group; a driver without any names StrictModel itself.
     """
 

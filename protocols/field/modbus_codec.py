@@ -30,7 +30,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, pairwise
 from math import isfinite
 from typing import Literal
 
@@ -120,6 +120,12 @@ def text(raw: bytes) -> str:
         return content.decode("latin-1")
 
 
+def run_of(indexes: Sequence[int]) -> slice | None:
+    """The slice that `indexes` (not empty) are, where they follow one another: assigned at once instead of singly."""
+    first = indexes[0]
+    return slice(first, first + len(indexes)) if all(b - a == 1 for a, b in pairwise(indexes)) else None
+
+
 @dataclass(frozen=True, slots=True)
 class _Layer:
     """Tags that do not overlap, taken from one source by one struct."""
@@ -127,6 +133,7 @@ class _Layer:
     swapped: bool
     unpack: Callable[[bytes], tuple[Value, ...]]
     positions: Sequence[int]  # in the block, in order of the struct's results
+    run: slice | None  # the same, where they follow one another
     floats: Sequence[int]  # those of them that can be NaN or infinite
 
 
@@ -162,8 +169,11 @@ class RegisterDecoder:
         swapped = swap_bytes(raw) if self._swaps else raw
         for layer in self._layers:
             unpacked = layer.unpack(swapped if layer.swapped else raw)
-            for position, value in zip(layer.positions, unpacked, strict=True):
-                values[position] = value
+            if layer.run is not None:
+                values[layer.run] = unpacked
+            else:
+                for position, value in zip(layer.positions, unpacked, strict=True):
+                    values[position] = value
             # One NaN or infinity makes the sum one: a single test clears the whole layer.
             if layer.floats and not isfinite(sum(unpacked)):  # type: ignore[arg-type]  # such a layer has numbers only
                 _clear_nonfinite(values, layer.floats, nonfinite)
@@ -216,6 +226,7 @@ def _layers(count: int, items: Sequence[tuple[int, Encoding]]) -> list[_Layer]:
             swapped,
             struct.Struct(_format(direction, count, [items[position] for position in layer])).unpack,
             layer,
+            run_of(layer),
             [position for position in layer if items[position][1].is_float],
         )
         for (swapped, direction, _), stack in stacks.items()
@@ -243,12 +254,13 @@ _BITS_OF_BYTE = tuple(tuple(bool(byte >> bit & 1) for bit in range(8)) for byte 
 
 
 class BitDecoder:
-    """Decodes a block of coils or discrete inputs: `offsets` are the wanted ones, counted from its first."""
+    """Decodes a block of coils or discrete inputs: `offsets` (not empty) are the wanted ones, from its first on."""
 
     def __init__(self, offsets: Sequence[int]) -> None:
         self._offsets = offsets
+        self._run = run_of(offsets)
 
     def decode(self, raw: bytes) -> tuple[list[Value], NonFinite]:
         """The values in order of the offsets. The first coil is the least significant bit of the first byte."""
-        bits = list(chain.from_iterable([_BITS_OF_BYTE[byte] for byte in raw]))
-        return [bits[offset] for offset in self._offsets], {}
+        bits: list[Value] = list(chain.from_iterable(map(_BITS_OF_BYTE.__getitem__, raw)))
+        return bits[self._run] if self._run is not None else [bits[offset] for offset in self._offsets], {}

@@ -9,13 +9,12 @@ pymodbus is the transport: it frames requests, numbers them and matches answers.
   byte count must all fit (MODBUS Messaging on TCP/IP Implementation Guide V1.0b, 3.1; Application Protocol V1.1b3, 6).
 - *Mistrust.* After anything unexpected, a time-out or a cancelled question, the connection is closed and stays so: an
   answer that comes late must not answer the next question. Nor may one that a gateway passes on to the next
-  connection; `first_transaction` therefore goes on counting where the last connection stopped.
+  connection: transactions are numbered on from a random beginning, over all connections of a driver.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import struct
 
@@ -87,7 +86,7 @@ class Line:
 
     def __init__(self, host: str, port: int, timeout_s: float) -> None:
         self._timeout_s = timeout_s
-        self._fault = ""  # why the connection is not to be used any more
+        self.fault = ""  # why the connection is not to be used any more
         self._request = b""  # the request that waits for its answer
         self._deadline: asyncio.Timeout | None = None
         self._client = AsyncModbusTcpClient(
@@ -103,14 +102,17 @@ class Line:
             self._client.register(answer)
 
     @classmethod
-    async def open(cls, host: str, port: int, timeout_s: float, first_transaction: int) -> Line:
-        """A new connection. Raises OSError, and TimeoutError (one of them) after `timeout_s`."""
+    async def open(cls, host: str, port: int, timeout_s: float, transaction: int) -> Line:
+        """A new connection, whose requests are numbered from `transaction` + 1.
+
+        Raises OSError, and after `timeout_s` TimeoutError, which is one.
+        """
         line = cls(host, port, timeout_s)
         async with asyncio.timeout(timeout_s):
             # pymodbus's own connect() hides why it failed.
             factory = line._client.ctx.handle_new_connection
             await asyncio.get_running_loop().create_connection(factory, host, port)
-        line._client.ctx.next_tid = first_transaction % _MAX_TRANSACTION
+        line._client.ctx.next_tid = transaction % _MAX_TRANSACTION
         return line
 
     async def ask(self, block: Block) -> bytes | int:
@@ -119,16 +121,16 @@ class Line:
         Raises TimeoutError when no answer came in time, ConnectionError when the line was lost or the answer does not
         fit the question. The connection is closed then, as it is when the question is cancelled.
         """
-        if self._fault:
-            raise ConnectionError(self._fault)
+        if self.fault:
+            raise ConnectionError(self.fault)
         answered = False
         try:
             async with asyncio.timeout(self._timeout_s) as self._deadline:
                 answer = await self._send(block)
             answered = True
         except TimeoutError:
-            if self._fault:
-                raise ConnectionError(self._fault) from None
+            if self.fault:
+                raise ConnectionError(self.fault) from None
             raise
         except ModbusException as error:
             raise ConnectionError(error.string) from error
@@ -153,12 +155,9 @@ class Line:
         return await read(block.address, count=block.count, device_id=block.unit_id)
 
     def close(self) -> None:
-        """Closes the connection at once, even with unsent bytes. The socket is gone one turn of the loop later."""
-        self._fault = self._fault or "the connection was given up"
-        transport = self._client.ctx.transport
+        """Closes the connection. The socket is gone one turn of the loop later."""
+        self.fault = self.fault or "the connection was given up"
         self._client.close()
-        if isinstance(transport, asyncio.Transport):
-            transport.abort()
 
     def _check(self, sending: bool, data: bytes) -> bytes:
         """pymodbus's view of the bytes: all that are sent; of those received only whole answers that fit."""
@@ -182,7 +181,6 @@ class Line:
 
     def _give_up(self, why: str) -> None:
         """Ends the exchange now, by its deadline."""
-        self._fault = self._fault or why
+        self.fault = self.fault or why
         if self._deadline is not None and not self._deadline.expired():
-            with contextlib.suppress(RuntimeError):  # the exchange has just ended otherwise
-                self._deadline.reschedule(asyncio.get_running_loop().time())
+            self._deadline.reschedule(asyncio.get_running_loop().time())

@@ -14,8 +14,9 @@ later block leaves uncovered an earlier one could not have covered either.
 
 A device may refuse a block (exception 2 or 3) because of a single address in it, or because of a gap, or because
 it serves fewer registers at a time than the standard allows. A `Branch` then divides the block in two, and the
-halves again, until what is refused is refused alone, and remembers that for the following reads. Each
-RETRY_EVERY reads it tries what was refused once more, so that it also finds back when the device recovers.
+halves again, until what is refused is refused alone, and remembers that for the following reads. RETRY_EVERY reads
+later what was refused is tried once more, so that everything is found back when the device recovers. All of this
+costs at most EXTRA_PER_READ requests in one `Round`; what they do not suffice for has its turn in the next read.
 
 Pure: values in, values out.
 """
@@ -30,7 +31,7 @@ from typing import Generic, NamedTuple, TypeVar
 from protocols.field.modbus_address import Table
 
 RETRY_EVERY = 60  # reads until a refused block is tried again
-SPLITS_PER_READ = 16  # blocks divided within one read; each costs at most two more requests
+EXTRA_PER_READ = 32  # requests that one read may spend on dividing blocks and on trying refused ones again
 DIVISIBLE = (2, 3)  # illegal data address, illegal data value: part of the block may be readable
 
 ToolT = TypeVar("ToolT")
@@ -153,8 +154,7 @@ class Turn(Enum):
 class Branch(Generic[ToolT]):
     """A block, or the two halves into which it was divided, and what the device last said to it.
 
-    Within each read: `turn`, and after Turn.ASK either `answered` or `refused`. `tool` is the caller's, for whatever
-    it prepares once per block.
+    `tool` is the caller's, for whatever it prepares once per block.
     """
 
     __slots__ = ("_rest", "block", "code", "halves", "tool")
@@ -163,17 +163,25 @@ class Branch(Generic[ToolT]):
         self.block = block
         self.tool: ToolT | None = None
         self.halves: tuple[Branch[ToolT], Branch[ToolT]] | None = None
-        self.code = 0  # the exception code of the last refusal; 0: none
-        self._rest = 0  # reads until the block as a whole is asked for (again)
+        self.code = 0  # the exception code with which it was last refused; 0: it was not
+        self._rest = 0  # reads until the block as a whole may be asked for again
 
-    def turn(self) -> Turn:
+    @property
+    def is_retry(self) -> bool:
+        """Whether asking for it as a whole repeats what was refused."""
+        return self.halves is not None or self.code in DIVISIBLE
+
+    def turn(self, may_retry: bool) -> Turn:
         """What to do with it in this read. Call it once per read."""
         self._rest = max(0, self._rest - 1)
+        if not self.is_retry:
+            return Turn.ASK
+        due = may_retry and not self._rest
         if self.halves is None:
-            return Turn.REST if self._rest else Turn.ASK
-        if self._rest == 0 and all(half.halves is None and not half.code for half in self.halves):
-            return Turn.ASK  # both halves are well: perhaps the whole is readable again
-        return Turn.HALVES
+            return Turn.ASK if due else Turn.REST
+        # Both halves are well: perhaps the whole is readable again.
+        well = all(half.halves is None and not half.code for half in self.halves)
+        return Turn.ASK if due and well else Turn.HALVES
 
     def answered(self) -> None:
         """The device sent the block's content: it is whole (again)."""
@@ -181,22 +189,58 @@ class Branch(Generic[ToolT]):
         self.code = self._rest = 0
 
     def refused(self, code: int, may_split: bool) -> bool:
-        """The device refused the block with this exception code. True: go on with the halves in this same read."""
+        """The device refused the block with this exception code. True: it has now been divided."""
         self.code = code
-        if self.halves is None and code in DIVISIBLE:
-            halves = split(self.block)
-            if halves is not None and not may_split:
-                return False  # divided in the next read
-            if halves is not None:
-                self.halves = (Branch(halves[0]), Branch(halves[1]))
-        if self.halves is not None or code in DIVISIBLE:
-            self._rest = RETRY_EVERY
-        return self.halves is not None
+        if code not in DIVISIBLE:
+            return False
+        halves = split(self.block) if self.halves is None else None
+        if halves is not None and not may_split:
+            return False  # and without a rest: it is divided in the next read
+        self._rest = RETRY_EVERY
+        if halves is not None:
+            self.halves = (Branch(halves[0]), Branch(halves[1]))
+        return halves is not None
 
     def wake(self) -> None:
-        """Forget the rest of what was refused, as after a reconnect; the divisions are kept."""
+        """Ends the rest of what was refused, as after a reconnect; the divisions are kept."""
         if self.halves is None:
             self._rest = 0
             return
         for half in self.halves:
             half.wake()
+
+
+class Round(Generic[ToolT]):
+    """One read over the branches of a group: ask for `next()` until there is none, and report each outcome.
+
+    An answer is reported with `Branch.answered`, an exception with `refuse`. In the end `refused` holds the branches
+    whose tags could not be read; each carries the exception's code.
+    """
+
+    def __init__(self, branches: Sequence[Branch[ToolT]]) -> None:
+        self.refused: list[Branch[ToolT]] = []
+        self._todo = list(reversed(branches))
+        self._extra = EXTRA_PER_READ
+
+    def next(self) -> Branch[ToolT] | None:
+        """The branch whose block to ask for now."""
+        while self._todo:
+            branch = self._todo.pop()
+            turn = branch.turn(self._extra > 0)
+            if turn is Turn.ASK:
+                self._extra -= branch.is_retry
+                return branch
+            self._go_on(branch)
+        return None
+
+    def refuse(self, branch: Branch[ToolT], code: int) -> None:
+        """The device answered that block with this exception code."""
+        if branch.refused(code, may_split=self._extra > 0):
+            self._extra -= 2
+        self._go_on(branch)
+
+    def _go_on(self, branch: Branch[ToolT]) -> None:
+        if branch.halves is None:
+            self.refused.append(branch)
+        else:
+            self._todo.extend(reversed(branch.halves))

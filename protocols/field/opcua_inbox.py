@@ -6,8 +6,12 @@ connection's first notifications do not double what was reported before the cut.
 - It holds at most `limit` readings. When it is full the oldest goes, and its tag gets a reading BadDataLost in
   its place: what was lost is said, with how many and when.
 - Readings come out in the order in which they came in, tag by tag; those of one moment share a scan.
-- While a device is away, others declare its tags bad as of then. So after a reconnect every tag is stated once as of
-  that moment, where what the server says of it is older: the value is what it was, and that is known again.
+- A tag's state is its newest reading by time, and the source's clock is not ours. While a device is away others
+  declare its tags bad by ours, and so does this driver where a node fails or is waited for. What the server says
+  afterwards with an older time would never show. So it is stated once more, as of the moment of that declaration:
+  the value is what it was, and that is known again. For a value that does not change this happens once after a
+  reconnect; for one that does, at most once per `take`, until the source's clock has passed that moment. At most one
+  such statement per tag waits, beside the readings and not counted by `limit`.
 """
 
 from __future__ import annotations
@@ -33,46 +37,56 @@ class Inbox:
         self._queue: deque[Reading] = deque()
         self._dropped: dict[int, tuple[int, int]] = {}  # position → number, time of the last
         self._last: dict[int, Reading] = {}
+        self._restated: dict[int, Reading] = {}  # position → the last one, as of when the tag was declared bad
         self._reconnected_us = 0
-        self._stated: set[int] = set()  # positions heard of since then
+        self._bad_us: dict[int, int] = {}  # position → when it was declared bad by another clock than the source's
 
     def reconnected(self, now_us: int) -> None:
-        """The device was away: every tag will be stated once as of now."""
+        """The device was away, and until now others may have declared its tags bad."""
         self._reconnected_us = now_us
-        self._stated.clear()
+        self._bad_us.clear()
 
     def __len__(self) -> int:
         """How many readings wait."""
-        return len(self._queue) + len(self._dropped)
+        return len(self._queue) + len(self._dropped) + len(self._restated)
 
     def report(self, reading: Reading) -> None:
         """A change that the server reported, or a fault of ours: always taken."""
+        if reading.source_us is None and Quality.word(reading.quality) == "bad":
+            self._bad_us[reading.position] = max(reading.time_us, self._declared_bad_us(reading.position))
         self._last[reading.position] = reading
         if len(self._queue) >= self._limit:
             oldest = self._queue.popleft()
             number, _ = self._dropped.get(oldest.position, (0, 0))
             self._dropped[oldest.position] = (number + 1, oldest.time_us)
         self._queue.append(reading)
+        self._restated.pop(reading.position, None)  # this is newer
+        self._restate(reading)
 
     def report_first(self, reading: Reading) -> None:
         """A monitored item's first notification: what the value is, not that it changed. Taken when it is new."""
         if reading.source_us is None or self._is_new(reading):
             self.report(reading)
-        self._state(reading)
+        else:
+            self._restate(self._last[reading.position])
 
     def report_poll(self, reading: Reading) -> None:
         """The answer to a question. Taken when it is new. Good values without a source time are always new:
         nothing tells whether they were measured again."""
         if self._is_new(reading) or (reading.source_us is None and Quality.word(reading.quality) != "bad"):
             self.report(reading)
-        self._state(reading)
+        else:
+            self._restate(self._last[reading.position])
 
-    def _state(self, reading: Reading) -> None:
-        """Once after a reconnect: what is older than that holds as of then, too."""
-        if reading.position not in self._stated:
-            self._stated.add(reading.position)
-            if reading.time_us < self._reconnected_us:
-                self.report(reading._replace(time_us=self._reconnected_us))
+    def _restate(self, reading: Reading) -> None:
+        """State the tag's last reading once more, if the tag was declared bad later than that."""
+        bad_us = self._declared_bad_us(reading.position)
+        if reading.time_us < bad_us:
+            stated = reading._replace(time_us=bad_us)
+            self._last[reading.position] = self._restated[reading.position] = stated
+
+    def _declared_bad_us(self, position: int) -> int:
+        return self._bad_us.get(position, self._reconnected_us)
 
     def report_lost(self, positions: Iterable[int], now_us: int, reason: str) -> None:
         """Notifications of these tags never arrived.
@@ -90,9 +104,10 @@ class Inbox:
             Reading(position, time_us, None, BAD_DATA_LOST, f"{number} {_DROPPED}")
             for position, (number, time_us) in self._dropped.items()
         ]
-        readings = [*lost, *self._queue]
+        readings = [*lost, *self._queue, *self._restated.values()]
         self._dropped.clear()
         self._queue.clear()
+        self._restated.clear()
         return scans(group, readings)
 
     def _is_new(self, reading: Reading) -> bool:
