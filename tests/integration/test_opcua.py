@@ -2,14 +2,17 @@
 
 Times are the server's, set by the tests. Where a test shows that something was *not* reported, it changes a marker
 tag afterwards and reads until the marker comes: what should have come earlier would have come by then.
+
+NOON and what is counted from it is past: after a reconnect, values with such times are stated once more as of then.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,8 +22,9 @@ from asyncua.server.internal_subscription import InternalSubscription
 from asyncua.ua import StatusCode, UInt32
 from asyncua.ua.status_codes import StatusCodes
 
+from agent import poller
 from protocols.field import opcua, opcua_session, opcua_subscription
-from protocols.field.contract import DeviceAway, DeviceRefused, DeviceTimeout, Group, Quality, Value, ValueType
+from protocols.field.contract import DeviceAway, DeviceRefused, DeviceTimeout, Group, Quality, Scan, Value, ValueType
 from protocols.field.opcua_inbox import BAD_DATA_LOST
 from tests.support.opcua_server import NOON, NOON_US, SENSOR_FAILURE, OpcuaServer, Wire, opcua_server
 
@@ -65,14 +69,23 @@ def after(seconds: float) -> datetime:
     return NOON + timedelta(seconds=seconds)
 
 
-async def read_once(plc: opcua.OpcuaDriver, of: Group) -> list[Seen]:
+def seen_in(scan: Scan) -> list[Seen]:
+    indexes = range(len(scan)) if scan.indexes is None else scan.indexes
     return [
-        Seen(of.tags[index].name, scan.time_us, value, quality, scan.reasons.get(index, ""))
-        for scan in await plc.read(of)
-        for index, value, quality in zip(
-            scan.indexes or (), scan.values, scan.quality or [0] * len(scan.values), strict=True
-        )
+        Seen(scan.group.tags[index].name, scan.time_us, value, quality, scan.reasons.get(index, ""))
+        for index, value, quality in zip(indexes, scan.values, scan.quality or [0] * len(scan), strict=True)
     ]
+
+
+async def read_once(plc: opcua.OpcuaDriver, of: Group) -> list[Seen]:
+    return [each for scan in await plc.read(of) for each in seen_in(scan)]
+
+
+async def reconnect(plc: opcua.OpcuaDriver) -> int:
+    """Connect; returns a moment just before, which nothing that is stated anew precedes."""
+    moment_us = time.time_ns() // 1000
+    await plc.connect()
+    return moment_us
 
 
 async def read_until(plc: opcua.OpcuaDriver, of: Group, enough: Callable[[Sequence[Seen]], bool]) -> list[Seen]:
@@ -81,6 +94,10 @@ async def read_until(plc: opcua.OpcuaDriver, of: Group, enough: Callable[[Sequen
         seen += await read_once(plc, of)
         await asyncio.sleep(0.01)
     return seen
+
+
+def has(value: Value) -> Callable[[Sequence[Seen]], bool]:
+    return lambda seen: any(each.value == value for each in seen)
 
 
 async def read_all(plc: opcua.OpcuaDriver, of: Group) -> dict[str, Seen]:
@@ -285,10 +302,13 @@ async def test_a_limit_that_nobody_announced_is_learned_and_kept(server: OpcuaSe
     server.read_sizes.clear()
     assert [each.value for each in await read_once(plc, of)] == list(range(25))
     assert server.read_sizes == [25, 12, 6, 6, 6, 6, 1]
-    await plc.connect()
+    since_us = await reconnect(plc)
     server.read_sizes.clear()
+    again = await read_once(plc, of)
+    assert [each.value for each in again] == list(range(25))
+    assert all(each.time_us >= since_us for each in again)
     assert await read_once(plc, of) == []
-    assert server.read_sizes == [6, 6, 6, 6, 1]
+    assert server.read_sizes == [6, 6, 6, 6, 1] * 2
     await plc.close()
 
 
@@ -315,7 +335,7 @@ async def test_the_servers_queue_is_long_enough_for_one_period(server: OpcuaServ
 # Connections that end
 
 
-async def test_a_reconnect_doubles_nothing_and_misses_nothing_newer(server: OpcuaServer) -> None:
+async def test_a_reconnect_states_each_tag_once_and_misses_nothing_newer(server: OpcuaServer) -> None:
     tags = {"temperature": PRESS_TEMPERATURE, "marker": MARKER}
     watched, polled = group(tags), group({"level": ("nsu=urn:plant:press;s=Level", "int")}, "poll", "slow")
     plc = driver(server.url, watched, polled)
@@ -325,18 +345,82 @@ async def test_a_reconnect_doubles_nothing_and_misses_nothing_newer(server: Opcu
     await server.cut()
     assert "closed the connection" in str(await read_until_away(plc, watched))
     await server.restore()
-    await plc.connect()
-    assert await read_to_marker(server, plc, watched, 1) == []
+    since_us = await reconnect(plc)
+    [temperature] = await read_to_marker(server, plc, watched, 1)
+    [level] = await read_once(plc, polled)
+    assert (temperature.value, level.value) == (71.5, -7)
+    assert min(temperature.time_us, level.time_us) >= since_us
+    assert await read_to_marker(server, plc, watched, 2) == []
     assert await read_once(plc, polled) == []
     await server.cut()
     await read_until_away(plc, watched)
     await server.set("Temperature", 80.0, source=after(60))
     await server.set("Level", 3, source=after(60))
     await server.restore()
-    await plc.connect()
-    assert [each.value for each in await read_to_marker(server, plc, watched, 2)] == [80.0]
-    assert [each.value for each in await read_once(plc, polled)] == [3]
+    since_us = await reconnect(plc)
+    for changed, again in (await read_to_marker(server, plc, watched, 3), await read_once(plc, polled)):
+        assert (changed.value, changed.time_us) == (again.value, NOON_US + 60_000_000)
+        assert again.value == {"temperature": 80.0, "level": 3}[again.tag]
+        assert again.time_us >= since_us
+    await server.set("Temperature", 81.0, source=datetime.now(UTC))
+    await server.set("Level", 4, source=datetime.now(UTC))
+    assert [each.value for each in await read_to_marker(server, plc, watched, 4)] == [81.0]
+    assert [each.value for each in await read_once(plc, polled)] == [4]
     await plc.close()
+
+
+async def test_after_a_reconnect_the_newest_reading_is_the_last_one_though_the_servers_clock_is_late(
+    server: OpcuaServer,
+) -> None:
+    of = group({"temperature": PRESS_TEMPERATURE, "marker": MARKER})
+    plc = driver(server.url, of)
+    await plc.connect()
+    await read_all(plc, of)
+    since_us = await reconnect(plc)
+    for step in range(1, 4):
+        await server.set("Temperature", float(step), source=after(step))
+        seen = await read_until(plc, of, has(float(step)))
+        said = [each for each in seen if each.tag == "temperature"]
+        assert (said[-2].value, said[-2].time_us) == (step, NOON_US + step * 1_000_000)
+        assert said[-1].value == step
+        assert said[-1].time_us >= since_us
+    await plc.close()
+
+
+@pytest.mark.parametrize("mode", ["subscribe", "poll"])
+async def test_what_the_poller_declared_bad_is_good_again_after_an_outage(
+    server: OpcuaServer, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setattr(poller, "RETRY_S_FIRST", 0.05)
+    tags = {
+        "temperature": PRESS_TEMPERATURE,
+        "recipe": ("nsu=urn:plant:press;s=Recipe", "string"),
+        "broken": ("nsu=urn:plant:press;s=Broken", "float64"),
+        "unknown": ("nsu=urn:plant:press;s=Nowhere", "float64"),
+        "marker": MARKER,
+    }
+    of, seen = group(tags, mode), list[Seen]()
+    plc = driver(server.url, of)
+    run = poller.Poller("plc-1", plc, [of], lambda scan: seen.extend(seen_in(scan)))
+    task = asyncio.create_task(run.run(), name="poller")
+    await until(lambda: len(seen) == 5)
+    before = sorted(seen)
+    seen.clear()
+    await server.cut()
+    await until(lambda: run.state.failures > 1)  # found away, and still away
+    assert sorted((each.tag, each.quality) for each in seen) == sorted((tag, Quality.BAD_NOT_CONNECTED) for tag in tags)
+    away_us = max(each.time_us for each in seen)
+    await server.restore()
+    await until(lambda: len(seen) >= 10)
+    await server.set("Item0", 1, source=datetime.now(UTC))
+    await until(lambda: any(each.value == 1 for each in seen))
+    again = sorted(seen[5:-1])
+    assert [each._replace(time_us=0) for each in again] == [each._replace(time_us=0) for each in before]
+    assert all(each.time_us >= away_us for each in again)
+    assert run.state.reason.startswith("2 tags fail")
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 async def test_what_had_arrived_before_a_cut_is_read_first(server: OpcuaServer) -> None:
@@ -359,8 +443,10 @@ async def test_what_arrived_is_kept_over_a_reconnect(server: OpcuaServer) -> Non
     await plc.close()
     with pytest.raises(DeviceAway, match="not connected"):
         await plc.read(of)
-    await plc.connect()
-    assert [each.value for each in await read_to_marker(server, plc, of, 1)] == [71.5]
+    since_us = await reconnect(plc)
+    kept, again = await read_to_marker(server, plc, of, 1)
+    assert (kept.value, kept.time_us, again.value) == (71.5, NOON_US, 71.5)
+    assert again.time_us >= since_us
     await plc.close()
 
 
@@ -443,9 +529,13 @@ async def test_nonsense_on_the_line_ends_the_connection_and_nothing_else(server:
         await read_all(plc, of)
         wire.say(words)
         await read_until_away(plc, of)
-        await plc.connect()
-        await server.set("Temperature", 80.0, source=after(1))
-        assert (await read_all(plc, of))["temperature"].value == 80.0
+        since_us = await reconnect(plc)
+        [again] = await read_until(plc, of, lambda seen: len(seen) > 0)
+        assert again.value == 71.5
+        assert again.time_us >= since_us
+        await server.set("Temperature", 80.0, source=datetime.now(UTC))
+        [changed] = await read_until(plc, of, lambda seen: len(seen) > 0)
+        assert changed.value == 80.0
         await plc.close()
 
 
@@ -534,8 +624,10 @@ async def test_a_lost_notification_is_said_and_the_values_fetched_anew(server: O
     ]
     assert "notifications 2 to 3 of the server were lost" in seen[0].reason
     assert "notifications 2 to 3" in str(await read_until_away(plc, of))
-    await plc.connect()
-    assert [each.value for each in await read_to_marker(server, plc, of, 8)] == [71.5]
+    since_us = await reconnect(plc)
+    fetched, again = await read_to_marker(server, plc, of, 8)
+    assert (fetched.value, fetched.time_us, again.value) == (71.5, NOON_US, 71.5)
+    assert again.time_us >= since_us
     await plc.close()
 
 
@@ -577,8 +669,9 @@ async def test_a_node_that_the_server_is_slow_with_is_reported_as_waiting(
     assert waiting.quality == Quality.BAD_WAITING_FOR_INITIAL_DATA
     assert "has sent nothing for it yet" in waiting.reason
     held = False
-    [came] = await read_until(plc, of, lambda seen: len(seen) > 0)
+    came, again = await read_until(plc, of, lambda seen: len(seen) > 0)
     assert (came.value, came.time_us) == (71.5, NOON_US)
+    assert (again.value, again.quality, again.time_us) == (71.5, 0, waiting.time_us)  # later in order: it prevails
     await plc.close()
 
 

@@ -28,7 +28,10 @@ def flat(taken: list[Scan]) -> list[tuple[int, int, Value, int]]:
         (index, scan.time_us, value, quality)
         for scan in taken
         for index, value, quality in zip(
-            scan.indexes or (), scan.values, scan.quality or [0] * len(scan.values), strict=True
+            range(len(scan)) if scan.indexes is None else scan.indexes,
+            scan.values,
+            scan.quality or [0] * len(scan),
+            strict=True,
         )
     ]
 
@@ -159,3 +162,189 @@ def test_lost_notifications_are_said_at_the_last_known_moment_and_healed_by_the_
         (1, 99, None, BAD_DATA_LOST),
         (0, 10, 1, 0),
     ]
+
+
+# Declared bad by another clock than the source's
+
+
+def state(taken: list[Scan]) -> dict[int, tuple[int, Value, int]]:
+    """Position → (time, value, quality) of the newest reading by time, of equal ones the last: last write wins."""
+    newest: dict[int, tuple[int, Value, int]] = {}
+    for position, time_us, value, quality in flat(taken):
+        if position not in newest or time_us >= newest[position][0]:
+            newest[position] = (time_us, value, quality)
+    return newest
+
+
+def reported(*readings: Reading) -> Inbox:
+    """An inbox whose readings were taken."""
+    inbox = Inbox()
+    for each in readings:
+        inbox.report(each)
+    inbox.take(GROUP)
+    return inbox
+
+
+def test_without_an_outage_nothing_is_stated_twice() -> None:
+    inbox = Inbox()
+    inbox.report_first(good(0, 10, 1))
+    inbox.report_poll(good(1, 20, 2))
+    inbox.report_poll(good(1, 20, 2))
+    assert flat(inbox.take(GROUP)) == [(0, 10, 1, 0), (1, 20, 2, 0)]
+
+
+def test_after_a_reconnect_what_is_older_is_stated_once_as_of_then() -> None:
+    inbox = reported(good(0, 10, 1), good(1, 10, 2))
+    for reconnected_us in (100, 200):
+        inbox.reconnected(reconnected_us)
+        for _ in range(3):
+            inbox.report_first(good(0, 10, 1))
+            inbox.report_poll(good(1, 10, 2))
+        assert flat(inbox.take(GROUP)) == [(0, reconnected_us, 1, 0), (1, reconnected_us, 2, 0)]
+        inbox.report_first(good(0, 10, 1))
+        inbox.report_poll(good(1, 10, 2))
+        assert len(inbox) == 0
+
+
+def test_after_a_reconnect_only_the_tags_that_were_heard_of_are_stated() -> None:
+    inbox = reported(good(0, 10, 1), good(1, 10, 2))
+    inbox.reconnected(100)
+    inbox.report_first(good(0, 10, 1))
+    assert flat(inbox.take(GROUP)) == [(0, 100, 1, 0)]
+    inbox.report_first(good(1, 10, 2))  # late
+    assert flat(inbox.take(GROUP)) == [(1, 100, 2, 0)]
+
+
+def test_what_changed_while_away_is_stated_at_its_own_time_and_as_of_the_reconnect() -> None:
+    inbox = reported(good(0, 10, 1), good(1, 10, 2))
+    inbox.reconnected(100)
+    inbox.report_first(good(0, 50, 3))
+    inbox.report_first(good(1, 150, 4))  # newer than the reconnect: as it is
+    assert flat(inbox.take(GROUP)) == [(0, 50, 3, 0), (1, 150, 4, 0), (0, 100, 3, 0)]
+    inbox.report_first(good(0, 50, 3))
+    assert len(inbox) == 0
+    inbox.report(good(0, 160, 5))
+    assert flat(inbox.take(GROUP)) == [(0, 160, 5, 0)]
+
+
+def test_a_source_time_ahead_of_ours_needs_no_statement() -> None:
+    inbox = reported(good(0, 500, 1))
+    inbox.reconnected(100)
+    inbox.report_first(good(0, 500, 1))
+    assert len(inbox) == 0
+
+
+def test_while_the_sources_clock_is_late_the_last_change_prevails() -> None:
+    inbox = reported(good(0, 10, 1))
+    inbox.reconnected(100)
+    inbox.report_first(good(0, 10, 1))
+    inbox.report(good(0, 20, 2))
+    inbox.report(good(0, 30, 3))
+    assert flat(inbox.take(GROUP)) == [(0, 20, 2, 0), (0, 30, 3, 0), (0, 100, 3, 0)]
+    inbox.report(good(0, 40, 4))
+    assert flat(inbox.take(GROUP)) == [(0, 40, 4, 0), (0, 100, 4, 0)]
+    inbox.report(good(0, 101, 5))
+    assert flat(inbox.take(GROUP)) == [(0, 101, 5, 0)]
+
+
+def test_a_fault_of_ours_is_overcome_by_an_older_value() -> None:
+    inbox = Inbox()
+    inbox.report(bad(0, 100, Quality.BAD_WAITING_FOR_INITIAL_DATA))
+    inbox.report_first(good(0, 10, 1))
+    taken = inbox.take(GROUP)
+    assert flat(taken) == [(0, 100, None, Quality.BAD_WAITING_FOR_INITIAL_DATA), (0, 10, 1, 0), (0, 100, 1, 0)]
+    assert state(taken)[0] == (100, 1, 0)
+
+
+def test_a_fault_after_the_reconnect_is_overcome_too() -> None:
+    inbox = reported(good(0, 10, 1))
+    inbox.reconnected(100)
+    inbox.report(bad(0, 120, Quality.BAD_WAITING_FOR_INITIAL_DATA))
+    inbox.report_first(good(0, 10, 1))
+    assert state(inbox.take(GROUP)) == {0: (120, 1, 0)}
+
+
+def test_a_fault_supersedes_what_waits_to_be_stated() -> None:
+    inbox = reported(good(0, 10, 1))
+    inbox.reconnected(100)
+    inbox.report_first(good(0, 10, 1))
+    inbox.report(bad(0, 120))
+    assert flat(inbox.take(GROUP)) == [(0, 120, None, Quality.BAD)]
+
+
+def test_a_fault_that_outlasts_the_outage_is_said_again() -> None:
+    inbox = reported(bad(0, 10, Quality.BAD_NODE_ID_UNKNOWN))
+    inbox.reconnected(100)
+    inbox.report_poll(bad(0, 130, Quality.BAD_NODE_ID_UNKNOWN))
+    inbox.report_poll(bad(0, 140, Quality.BAD_NODE_ID_UNKNOWN))
+    [scan] = inbox.take(GROUP)
+    assert flat([scan]) == [(0, 100, None, Quality.BAD_NODE_ID_UNKNOWN)]
+    assert scan.reasons == {0: "a reason"}
+
+
+def test_a_fault_with_the_servers_own_late_time_does_not_forget_the_reconnect() -> None:
+    inbox = reported(good(0, 10, 1))
+    inbox.reconnected(100)
+    inbox.report_first(bad(0, 50))
+    assert state(inbox.take(GROUP)) == {0: (100, None, Quality.BAD)}
+    inbox.report(good(0, 60, 2))
+    assert flat(inbox.take(GROUP)) == [(0, 60, 2, 0), (0, 100, 2, 0)]
+
+
+def test_a_loss_after_a_reconnect_is_said_and_healed() -> None:
+    inbox = reported(good(0, 10, 1))
+    inbox.reconnected(100)
+    inbox.report_first(good(0, 10, 1))
+    inbox.report_lost([0, 1], 150, "notification 2 of the server was lost.")
+    taken = inbox.take(GROUP)
+    assert state(taken) == {0: (100, None, BAD_DATA_LOST), 1: (150, None, BAD_DATA_LOST)}
+    inbox.reconnected(200)
+    inbox.report_first(good(0, 10, 1))
+    inbox.report_first(good(1, 20, 2))
+    assert flat(inbox.take(GROUP)) == [(0, 10, 1, 0), (1, 20, 2, 0), (0, 200, 1, 0), (1, 200, 2, 0)]
+
+
+def test_reconnecting_unread_lets_at_most_one_statement_per_tag_wait() -> None:
+    inbox = Inbox(limit=2)
+    for time_us in (10, 20):
+        inbox.report(good(0, time_us, time_us))
+    for reconnected_us in range(100, 200):
+        inbox.reconnected(reconnected_us)
+        inbox.report_first(good(0, 20, 20))
+    assert flat(inbox.take(GROUP)) == [(0, 10, 10, 0), (0, 20, 20, 0), (0, 199, 20, 0)]
+
+
+EVENTS = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(["change", "first", "poll"]), st.integers(-30, 10), st.integers(0, 2)),
+        st.tuples(st.sampled_from(["away", "fault", "take"]), st.just(0), st.just(0)),
+    ),
+    max_size=40,
+)
+
+
+@given(EVENTS)
+def test_the_newest_reading_by_time_is_what_was_said_last(events: list[tuple[str, int, int]]) -> None:
+    """However late the source's clock is. Its times never go back here, and the poller's part is played by the test."""
+    inbox, taken, now_us, source_us, is_first = Inbox(), list[Scan](), 100, 0, True
+    expected: tuple[Value, int] | None = None
+    for event, lag_us, value in events:
+        now_us += 10
+        if event == "take":
+            taken += inbox.take(GROUP)
+        elif event == "away":
+            taken += [*inbox.take(GROUP), Scan.all_bad(GROUP, now_us, Quality.BAD_NOT_CONNECTED, "away")]
+            now_us += 10
+            inbox.reconnected(now_us)
+            expected, is_first = (None, Quality.BAD_NOT_CONNECTED), True
+        elif event == "fault":
+            inbox.report(bad(0, now_us))
+            expected = (None, Quality.BAD)
+        else:
+            source_us = max(source_us + 1, now_us + lag_us)
+            now_us = max(now_us, source_us)  # of a clock that is ahead, no fault of ours could be the newest
+            take = {"first": inbox.report_first, "change": inbox.report, "poll": inbox.report_poll}[event]
+            (inbox.report_first if is_first else take)(good(0, source_us, value))
+            expected, is_first = (value, 0), False
+    newest = state([*taken, *inbox.take(GROUP)]).get(0)
+    assert expected == (newest and newest[1:])
