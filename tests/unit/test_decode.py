@@ -1,0 +1,119 @@
+"""Messages as items: whatever is sent becomes one, and never an error."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgpack
+import pytest
+import zstandard
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from cloud import decode
+from cloud.commands.payload import explained, hex_head
+from cloud.store.contract import Beat, Telemetry, Undecodable
+from protocols.uplink import envelope, status
+from protocols.uplink.batch import Batch, Block, Column
+from protocols.uplink.link import Delivery
+from protocols.uplink.status import GatewayInfo, Status
+from protocols.uplink.topics import GatewayTopic, MachineTopic, Plant
+from protocols.values import ValueType
+
+PLANT = Plant("acme", "north", "p1")
+PRESS = MachineTopic(PLANT, "press")
+GATEWAY = GatewayTopic(PLANT, "gw-1")
+BATCH = Batch("gw-1", "a1b2", 7, [Block("plc-1", [1_000_000], [Column("speed", ValueType.FLOAT64, [1.5], "rpm")])])
+STATUS = Status(
+    timestamp=1, state="online", session=3, gateway=GatewayInfo(thing_name="gw-1", version="1", uptime_sec=1)
+)
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+payloads = st.one_of(
+    st.binary(max_size=300),
+    json_values.map(lambda value: json.dumps(value).encode()),
+    json_values.map(lambda value: zstandard.compress(json.dumps(value).encode())),
+    st.binary(max_size=30).map(lambda junk: envelope.encode(BATCH) + junk),
+    st.integers(0, 60).map(lambda end: envelope.encode(BATCH)[:end]),
+    st.integers(0, 200).map(lambda end: STATUS.encode()[:end]),
+)
+topics = st.one_of(
+    st.sampled_from([PRESS.telemetry, GATEWAY.status, GATEWAY.confirm, "", "factory/a/b/c/d/telemetry/e"]), st.text()
+)
+
+
+@given(topics, payloads, st.booleans())
+@example(PRESS.telemetry, b'{"a":' * 100_000, False)
+@example(PRESS.telemetry, b"\x91" * 100_000, False)
+@example(GATEWAY.status, b"[" * 100_000, True)
+@example(GATEWAY.status, b'{"timestamp": 1, "state": "online", "epoch": "\\ud800"}', False)
+@example("factory/\ud800/b/c/d/telemetry", b"{}", False)
+def test_anything_becomes_an_item(topic: str, payload: bytes, retained: bool) -> None:
+    item = decode.item(topic, payload, retained, received_us=5)
+    assert item.received_us == 5
+    assert item.payload == payload
+    if isinstance(item, Undecodable):
+        assert item.topic == topic
+        assert item.reason and "\n" not in item.reason
+
+
+@given(topics, payloads)
+@example(PRESS.telemetry, b"[" * 100_000)
+def test_anything_can_be_explained_to_a_person(topic: str, payload: bytes) -> None:
+    lines = explained(topic, payload)
+    assert lines[0][0] == "form"
+    assert len(lines) > 1
+    assert all(len(text) < 10_000 for _, text in lines)
+    assert len(list(hex_head(payload))) <= 9
+
+
+def test_telemetry() -> None:
+    payload = envelope.encode(BATCH)
+    item = decode.item(PRESS.telemetry, payload, False, 9)
+    assert item == Telemetry(PRESS, BATCH, payload, envelope.digest(payload), 9)
+
+
+@pytest.mark.parametrize("retained", [True, False])
+def test_a_status(retained: bool) -> None:
+    payload = STATUS.encode()
+    assert decode.item(GATEWAY.status, payload, retained, 9) == Beat(GATEWAY, STATUS, payload, retained, 9)
+
+
+def test_a_will_names_no_sender() -> None:
+    payload = status.will(4, 1).encode()
+    item = decode.item(GATEWAY.status, payload, False, 9)
+    assert isinstance(item, Beat) and item.status.session == 4
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload", "reason"),
+    [
+        ("ops/acme/north/p1/gateway/gw-2/status", STATUS.encode(), "names gw-1 as its sender"),
+        (GATEWAY.confirm, b"{}", "neither a machine's telemetry nor a gateway's status"),
+        ("factory/acme/north/P1/press/telemetry", envelope.encode(BATCH), "'P1' is not a name"),
+        (PRESS.telemetry, b"", "empty"),
+        (PRESS.telemetry, b"hello", "first bytes are 68 65 6c 6c"),
+        (PRESS.telemetry, STATUS.encode(), "values"),
+        (PRESS.telemetry, msgpack.packb([2]), "schemaVersion 2"),
+        (GATEWAY.status, b"{}", "not a status message"),
+        (GATEWAY.status, envelope.encode(BATCH), "not a status message"),
+    ],
+)
+def test_what_is_no_message_keeps_its_reason(topic: str, payload: bytes, reason: str) -> None:
+    item = decode.item(topic, payload, False, 9)
+    assert isinstance(item, Undecodable)
+    assert reason in item.reason
+
+
+def test_items_stand_in_the_order_of_receipt() -> None:
+    def delivery(payload: bytes, topic: str = PRESS.telemetry, retained: bool = False) -> Delivery:
+        return Delivery(topic, payload, retained, lambda: None)
+
+    deliveries = [delivery(envelope.encode(BATCH)), delivery(b"?"), delivery(STATUS.encode(), GATEWAY.status, True)]
+    kinds: list[Any] = [type(item) for item in decode.items(deliveries, 9)]
+    assert kinds == [Telemetry, Undecodable, Beat]
