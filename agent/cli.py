@@ -32,7 +32,7 @@ for command in (init, check, read, run, status, schema):
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from agent.version import program_version
+        from protocols.program.version import program_version
 
         typer.echo(f"holdfast {program_version()}")
         raise typer.Exit

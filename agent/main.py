@@ -22,10 +22,10 @@ from agent.poller import Poller
 from agent.settings import Configuration
 from agent.statusfile import write_status
 from agent.uplink.forwarder import Forwarder
-from agent.version import program_version
 from protocols.program import notify
 from protocols.program.logs import get_logger
 from protocols.program.tasks import Tasks
+from protocols.program.version import program_version
 from protocols.uplink.mqtt import MqttAgentLink
 from protocols.uplink.status import Status
 

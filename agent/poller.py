@@ -144,7 +144,8 @@ class Poller:
             self.state.failures = 0
         if self._faults:
             reason = next(iter(self._faults.values()))
-            self._change("bad", f"{len(self._faults)} tags fail, for example: {reason}")
+            count = len(self._faults)
+            self._change("bad", f"one tag fails: {reason}" if count == 1 else f"{count} tags fail, such as: {reason}")
         else:
             self._change("ok", "")
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent import drivers
 from protocols.field.contract import DriverModule, Group, StrictModel, Tag
+from protocols.program.problem import is_secret
 from protocols.program.settings import Problem, SettingsError, Source, load
 from protocols.uplink.mqtt_settings import BrokerSettings
 from protocols.uplink.topics import NAME, GatewayTopic, MachineTopic, Plant
@@ -145,9 +146,15 @@ def read(
         ignore=ENV_NOT_SETTINGS,
         also=check,
     )
-    plain = loaded.settings.model_dump(mode="json")
+    plain = _without_secrets(loaded.settings.model_dump(mode="json"))
     digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
     return Configuration(loaded.settings, tuple(found), digest)
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_secrets(inner) for key, inner in value.items() if not is_secret((key,))}
+    return [_without_secrets(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _devices(source: Source) -> tuple[list[Device], list[Problem]]:
@@ -207,10 +214,6 @@ def _device(
     if settings is None:
         return None
     name, machine, protocol = (str(device.get(key)) for key in ("name", "machine", "protocol"))
-    try:
-        module.driver(name, settings, groups)  # not connected: only to hear whether it can serve these tags
-    except ValueError as error:
-        problems.append(source.problem(("devices", at), str(error)))
     if len(problems) == known:  # what only shows when everything is put together
         try:
             module.driver(name, settings, groups)

@@ -1,4 +1,4 @@
-"""The version of this program."""
+"""The version of the programs."""
 
 from __future__ import annotations
 
