@@ -15,11 +15,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agent.outbox.contract import Draft
+from agent.definitions import Encoder
+from agent.outbox.contract import Draft, Encoded
 from protocols.field.contract import Group, Scan, Tag
-from protocols.uplink.batch import Batch, Block, Column
+from protocols.uplink.batch import Block, Column
 from protocols.uplink.columns import STATUS_MAX, TEXT_MAX
-from protocols.uplink.envelope import encode
 from protocols.values import Quality, Value, ValueType
 
 BATCH_BYTES_MAX = 100_000
@@ -83,10 +83,10 @@ class Filled:
 
 
 class Batcher:
-    """`machines`: device → machine."""
+    """`encoder` makes the messages. `machines`: device → machine."""
 
-    def __init__(self, gateway: str, machines: dict[str, str], bytes_max: int = BATCH_BYTES_MAX) -> None:
-        self._gateway = gateway
+    def __init__(self, encoder: Encoder, machines: dict[str, str], bytes_max: int = BATCH_BYTES_MAX) -> None:
+        self._encoder = encoder
         self._machines = machines
         self._bytes_max = bytes_max
         self._open: dict[str, _Open] = {}
@@ -118,10 +118,10 @@ class Batcher:
 
     def _close(self, machine: str) -> None:
         batch = self._open.pop(machine)
-        groups, gateway = list(batch.scans.values()), self._gateway
+        groups, encoder = list(batch.scans.values()), self._encoder
 
-        def encoded(epoch: str, seq: int) -> bytes:
-            return encode(Batch(gateway, epoch, seq, [block(scans[0].group, scans) for scans in groups]))
+        def encoded(epoch: str, seq: int) -> Encoded:
+            return encoder.encode(epoch, seq, [(scans[0].group, block(scans[0].group, scans)) for scans in groups])
 
         self._filled.append(Filled(Draft(machine, encoded), batch.readings, batch.bytes))
 
@@ -221,7 +221,7 @@ def _column(
     quality: Sequence[int] | None = None,
     reasons: dict[int, str] | None = None,
 ) -> Column:
-    if quality is not None and not any(quality):
+    if quality is not None and quality.count(Quality.GOOD) == len(quality):
         quality = None
     # A reason that only repeats the one before it says nothing new.
     told = {at: _carried(text) for at, text in (reasons or {}).items() if (reasons or {}).get(at - 1) != text}

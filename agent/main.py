@@ -14,6 +14,7 @@ from pathlib import Path
 
 from agent import heartbeat
 from agent.batcher import Batcher
+from agent.definitions import SelfContained
 from agent.outbox.contract import Outbox, OutboxError
 from agent.outbox.disk import DiskOutbox
 from agent.outbox.worker import OutboxWorker
@@ -50,7 +51,9 @@ class Agent:
                 reserve_bytes=settings.outbox.reserve_bytes,
             )
         )
-        self._batcher = Batcher(settings.gateway.thing, {d.name: d.machine for d in configuration.devices})
+        thing = settings.gateway.thing
+        encoder = SelfContained(thing)
+        self._batcher = Batcher(encoder, {d.name: d.machine for d in configuration.devices})
         self._pipeline = Pipeline(
             self._batcher, self._worker, settings.batch.interval_s, self._on_appended, self._ping_watchdog
         )

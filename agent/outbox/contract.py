@@ -8,9 +8,10 @@ Rules:
    `release` takes from the low end, and so does making room.
 3. What is let go unconfirmed to make room is recorded in the same transaction as a dropped range with its reason, kept
    until `forget_dropped`, and is to be declared to the receiver.
-4. The epoch is new when the outbox is created, and only then. The session number rises with every `next_session`.
-5. A full disk raises OutboxFull and changes nothing; `release` works all the same, because space is kept in reserve.
-6. Calls block and are made from one thread.
+4. A definition that a batch refers to is stored with it, and kept at least as long as any such batch is held.
+5. The epoch is new when the outbox is created, and only then. The session number rises with every `next_session`.
+6. A full disk raises OutboxFull and changes nothing; `release` works all the same, because space is kept in reserve.
+7. Calls block and are made from one thread.
 """
 
 from __future__ import annotations
@@ -29,11 +30,29 @@ class OutboxFull(OutboxError):
 
 
 @dataclass(frozen=True, slots=True)
+class GroupDefinition:
+    """A definition message (protocols/uplink/definition.py) with its reference and the poll group that it is of."""
+
+    ref: bytes
+    device: str
+    group: str
+    message: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A batch's final bytes, and every definition that it refers to."""
+
+    payload: bytes
+    definitions: Sequence[GroupDefinition] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Draft:
-    """A batch before it has a number. `encode(epoch, seq)` gives its final bytes, once, before they reach the disk."""
+    """A batch before it has a number. `encode(epoch, seq)` is called before it reaches the disk, perhaps twice."""
 
     machine: str
-    encode: Callable[[str, int], bytes]
+    encode: Callable[[str, int], Encoded]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +75,15 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """One machine's numbers: `first` to `last` are held (none where first > last); `last` is the last ever given."""
+    """One machine's numbers: `first` to `last` are held (none where first > last); `last` is the last ever given.
+
+    `refs`: the definitions kept, oldest first.
+    """
 
     first: int
     last: int
     dropped: Sequence[Dropped] = ()
+    refs: Sequence[bytes] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +110,9 @@ class Outbox(Protocol):
 
     def pending(self, machine: str, after: int, count_max: int) -> Sequence[Stored]:
         """Up to `count_max` batches with numbers above `after`, ascending."""
+
+    def definition(self, machine: str, ref: bytes) -> GroupDefinition | None:
+        """None where it is not kept (any more)."""
 
     def release(self, machine: str, through: int) -> int:
         """Let go of everything up to and including `through`; how many batches that were."""

@@ -5,8 +5,8 @@ Here it neither evicts nor culls; SQLite syncs every commit (`synchronous=FULL` 
 database; and nothing but integer keys and bytes values goes in or out, so that no pickle is ever read.
 
 Keys: a batch is at `number of the machine << 48 | seq` (2^48 batches are 8,900 years at 1,000 a second). Records about
-the outbox are JSON at negative keys: -1 for the whole, -2 - number for each machine. A batch, its number and its
-machine's record change in one transaction.
+the outbox are JSON at negative keys: -1 for the whole, -2 - number for each machine; definitions are MessagePack at
+-2^48 - their own number. A batch, its number, its definitions and its machine's record change in one transaction.
 
 A ballast file keeps space in reserve. On a full disk it is deleted first, because SQLite cannot even delete a row
 without room for its log. From then on the database file may not grow, so that the reserve stays with the log, and the
@@ -29,9 +29,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import diskcache
+import msgpack
 
-from agent.outbox.contract import Draft, Dropped, Held, OutboxError, OutboxFull, OutboxStats, Stored
-from agent.outbox.memory import note_dropped
+from agent.outbox.ballast import Ballast
+from agent.outbox.bookkeeping import KeptDefinition, note_dropped, superseded, unknown
+from agent.outbox.cache import open_cache
+from agent.outbox.contract import (
+    Draft,
+    Dropped,
+    GroupDefinition,
+    Held,
+    OutboxError,
+    OutboxFull,
+    OutboxStats,
+    Stored,
+)
 from protocols.program.logs import get_logger
 
 T = TypeVar("T")
@@ -41,33 +53,10 @@ DROPPED_RANGES_MAX = 200
 _SEQ_BITS = 48
 _ROOM_BYTES = 1 << 20  # what is let go at a time on a full disk
 _WHOLE = -1
+_DEFINITIONS = -(1 << 48)
 _PAGES_MAX = 1_073_741_823  # SQLite's own default
 
 _log = get_logger(part="outbox")
-
-
-class _BytesDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache ships no types
-    """Integer keys and bytes values in the database, and nothing else, in both directions."""
-
-    def put(self, key: object) -> tuple[int, bool]:
-        if type(key) is not int:
-            raise TypeError(f"an outbox key is an integer, not {type(key).__name__}")
-        return key, True
-
-    def get(self, key: object, raw: object) -> int:
-        if type(key) is not int or not raw:
-            raise OutboxError("the outbox holds a key that is not its own; it was not written by this program")
-        return key
-
-    def store(self, value: object, read: bool, key: object = None) -> tuple[int, int, None, sqlite3.Binary]:
-        if type(value) is not bytes or read:
-            raise TypeError(f"an outbox value is bytes, not {type(value).__name__}")
-        return 0, diskcache.core.MODE_RAW, None, sqlite3.Binary(value)
-
-    def fetch(self, mode: int, filename: object, value: object, read: bool) -> bytes:
-        if mode != diskcache.core.MODE_RAW or filename is not None or not isinstance(value, bytes):
-            raise OutboxError("the outbox holds a value that is not bytes; it was not written by this program")
-        return value
 
 
 @dataclass
@@ -79,12 +68,13 @@ class _Machine:
     next: int = 1
     bytes: int = 0
     dropped: list[Dropped] = field(default_factory=list)
+    definitions: list[KeptDefinition] = field(default_factory=list)
 
     def key(self, seq: int) -> int:
         return self.number << _SEQ_BITS | seq
 
     def copy(self) -> _Machine:
-        return _Machine(self.number, self.first, self.next, self.bytes, list(self.dropped))
+        return _Machine(self.number, self.first, self.next, self.bytes, list(self.dropped), list(self.definitions))
 
 
 class DiskOutbox:
@@ -93,8 +83,7 @@ class DiskOutbox:
     def __init__(self, directory: Path, *, limit_bytes: int = 1 << 30, reserve_bytes: int = 8 << 20) -> None:
         self._directory = directory
         self._limit_bytes = limit_bytes
-        self._reserve_bytes = reserve_bytes
-        self._ballast = directory / "ballast"
+        self._ballast = Ballast(directory / "ballast", reserve_bytes)
         self._machines: dict[str, _Machine] = {}
         self._closed = False
         self._pressed = False  # the disk was full, and the ballast is not laid again yet
@@ -132,33 +121,14 @@ class DiskOutbox:
     def _open(self) -> Any:
         """The cache, opened; on a full disk with the ballast gone; a damaged one set aside and begun anew."""
         try:
-            return self._open_cache()
+            return open_cache(self._directory / "queue")
         except (sqlite3.OperationalError, diskcache.Timeout) as error:
-            if not self._drop_ballast():
+            if not self._ballast.drop():
                 raise OutboxError(f"outbox {self._directory}: {error}; check the disk and its free space") from None
-            return self._open_cache()
+            return open_cache(self._directory / "queue")
         except sqlite3.DatabaseError as error:
             self._set_aside(error)
-            return self._open_cache()
-
-    def _open_cache(self) -> Any:
-        return diskcache.Cache(
-            str(self._directory / "queue"),
-            timeout=10,
-            disk=_BytesDisk,
-            eviction_policy="none",
-            cull_limit=0,
-            size_limit=1 << 62,
-            statistics=0,
-            tag_index=0,
-            sqlite_journal_mode="wal",
-            sqlite_synchronous=2,
-            sqlite_auto_vacuum=0,
-            sqlite_cache_size=500,
-            sqlite_mmap_size=0,
-            sqlite_wal_autocheckpoint=250,  # a log of 1 MB, well below the reserve
-            disk_min_file_size=1 << 62,
-        )
+            return open_cache(self._directory / "queue")
 
     def _set_aside(self, error: Exception) -> None:
         aside = self._directory / time.strftime("damaged-%Y%m%dT%H%M%S", time.gmtime())
@@ -185,7 +155,9 @@ class DiskOutbox:
                 if record is None:
                     raise OutboxError(f"outbox {self._directory}: the record of machine {name} is missing")
                 dropped = [Dropped(*parts) for parts in record.pop("dropped")]
-                self._machines[name] = _Machine(number, **record, dropped=dropped)
+                refs = record.pop("definitions")
+                machine = self._machines[name] = _Machine(number, **record, dropped=dropped)
+                machine.definitions = [self._read_definition(machine, bytes.fromhex(ref)) for ref in refs]
         except sqlite3.Error as error:
             raise OutboxError(f"outbox {self._directory}: {error}; check the disk and its free space") from None
         self.epoch: str = whole["epoch"]
@@ -196,40 +168,18 @@ class DiskOutbox:
         value = self._cache.get(key)
         return None if value is None else json.loads(value)
 
-    # --- the ballast ---
+    # --- a full disk ---
 
     def _lay_ballast(self) -> None:
-        """Reserve the space if there is plenty; otherwise later."""
-        if self._ballast.exists() or self._reserve_bytes == 0:
-            return
-        free = os.statvfs(self._directory)
-        if free.f_bavail * free.f_frsize < 2 * self._reserve_bytes:
-            return
-        handle = os.open(self._ballast, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.posix_fallocate(handle, 0, self._reserve_bytes)
-        except OSError as error:
-            _log.warning("the outbox could not reserve space on the disk", error=error.strerror)
-            self._ballast.unlink()
-        else:
-            if self._pressed:
-                self._pressed = False
-                self._cap_file()
-                _log.info("the disk has space again: the outbox laid its reserve anew")
-        finally:
-            os.close(handle)
-
-    def _drop_ballast(self) -> bool:
-        if not self._ballast.exists():
-            return False
-        self._ballast.unlink()
-        _log.warning("the disk is full: the outbox uses its reserve", directory=str(self._directory))
-        return True
+        if self._ballast.lay() and self._pressed:
+            self._pressed = False
+            self._cap_file()
+            _log.info("the disk has space again: the outbox laid its reserve anew")
 
     def _press(self) -> None:
         """The disk is full: free the reserve for the log, keep the file from growing into it, empty the log."""
         self._pressed = True
-        self._drop_ballast()
+        self._ballast.drop()
         self._cap_file()
         self._cache.reset("sqlite_wal_checkpoint", "RESTART", update=False)
 
@@ -288,7 +238,13 @@ class DiskOutbox:
         return payload, appended_us
 
     def _save(self, machine: _Machine) -> None:
-        record = {"first": machine.first, "next": machine.next, "bytes": machine.bytes, "dropped": machine.dropped}
+        record = {
+            "first": machine.first,
+            "next": machine.next,
+            "bytes": machine.bytes,
+            "dropped": machine.dropped,
+            "definitions": [kept.definition.ref.hex() for kept in machine.definitions],
+        }
         self._cache.set(-2 - machine.number, _json(record))
 
     def _save_whole(self) -> None:
@@ -335,11 +291,15 @@ class DiskOutbox:
                 self._names.append(draft.machine)
                 self._save_whole()
             seq = machine.next
-            payload = draft.encode(self.epoch, seq)
+            encoded = draft.encode(self.epoch, seq)
+            payload = encoded.payload
             excess = self._bytes() + len(payload) - self._limit_bytes
             if excess > 0:
                 self._let_go(excess, "outbox full")
             self._cache.set(machine.key(seq), payload, tag=now_us)
+            for definition in unknown(machine.definitions, encoded.definitions):
+                machine.definitions.append(KeptDefinition(seq, definition))
+                self._cache.set(_definition_key(machine, definition.ref), _pack_definition(seq, definition))
             machine.next += 1
             machine.bytes += len(payload)
             touched[machine.number] = machine
@@ -367,6 +327,7 @@ class DiskOutbox:
             self._dropped += 1
             touched[machine.number] = machine
         for machine in touched.values():
+            self._prune(machine)
             self._save(machine)
         self._save_whole()
         if touched:
@@ -387,12 +348,31 @@ class DiskOutbox:
         machine.bytes -= size
         return size
 
+    def _prune(self, machine: _Machine) -> None:
+        """Delete the definitions that nothing held refers to any more."""
+        for gone in superseded(machine.definitions, machine.first):
+            machine.definitions.remove(gone)
+            if all(kept.definition.ref != gone.definition.ref for kept in machine.definitions):
+                self._cache.delete(_definition_key(machine, gone.definition.ref))
+
     def pending(self, machine: str, after: int, count_max: int) -> Sequence[Stored]:
         found = self._machines.get(machine)
         if found is None:
             return []
         start = max(found.first, after + 1)
         return [Stored(seq, *self._read(found, seq)) for seq in range(start, min(found.next, start + count_max))]
+
+    def definition(self, machine: str, ref: bytes) -> GroupDefinition | None:
+        found = self._machines.get(machine)
+        kept = [] if found is None else found.definitions
+        return next((one.definition for one in kept if one.definition.ref == ref), None)
+
+    def _read_definition(self, machine: _Machine, ref: bytes) -> KeptDefinition:
+        packed = self._cache.get(_definition_key(machine, ref))
+        if packed is None:
+            raise OutboxError(f"outbox {self._directory}: definition {ref.hex()} is missing from the database")
+        since, device, group, message = msgpack.unpackb(packed)
+        return KeptDefinition(since, GroupDefinition(ref, device, group, message))
 
     def release(self, machine: str, through: int) -> int:
         found = self._machines.get(machine)
@@ -404,6 +384,7 @@ class DiskOutbox:
             count = min(through, held.next - 1) - held.first + 1
             for _ in range(count):
                 self._pop(held)
+            self._prune(held)
             self._save(held)
             return count
 
@@ -424,7 +405,10 @@ class DiskOutbox:
         self._write(change)
 
     def held(self) -> Mapping[str, Held]:
-        return {name: Held(m.first, m.next - 1, tuple(m.dropped)) for name, m in self._machines.items()}
+        return {
+            name: Held(m.first, m.next - 1, tuple(m.dropped), tuple(kept.definition.ref for kept in m.definitions))
+            for name, m in self._machines.items()
+        }
 
     def stats(self) -> OutboxStats:
         oldest = self._oldest()
@@ -437,6 +421,16 @@ class DiskOutbox:
             self._closed = True
             self._cache.close()
             os.close(self._lock)
+
+
+def _definition_key(machine: _Machine, ref: bytes) -> int:
+    """Below every other key. A reference is 6 bytes long; 14 bits are left for the machine."""
+    return _DEFINITIONS - (machine.number << 48 | int.from_bytes(ref))
+
+
+def _pack_definition(since: int, definition: GroupDefinition) -> bytes:
+    packed: bytes = msgpack.packb([since, definition.device, definition.group, definition.message])
+    return packed
 
 
 def _json(record: Mapping[str, Any]) -> bytes:

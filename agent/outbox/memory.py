@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from agent.outbox.contract import Draft, Dropped, Held, OutboxFull, OutboxStats, Stored
+from agent.outbox.bookkeeping import KeptDefinition, note_dropped, superseded, unknown
+from agent.outbox.contract import Draft, Dropped, GroupDefinition, Held, OutboxFull, OutboxStats, Stored
 
 
 @dataclass
@@ -13,6 +14,7 @@ class _Machine:
     next: int = 1
     batches: dict[int, Stored] = field(default_factory=dict)
     dropped: list[Dropped] = field(default_factory=list)
+    definitions: list[KeptDefinition] = field(default_factory=list)
 
 
 class MemoryOutbox:
@@ -36,9 +38,11 @@ class MemoryOutbox:
         seqs = []
         for draft in drafts:
             machine = self._machines.setdefault(draft.machine, _Machine())
-            payload = draft.encode(self.epoch, machine.next)
-            self._make_room(len(payload))
-            machine.batches[machine.next] = Stored(machine.next, payload, now_us)
+            encoded = draft.encode(self.epoch, machine.next)
+            self._make_room(len(encoded.payload))
+            new = unknown(machine.definitions, encoded.definitions)
+            machine.definitions += [KeptDefinition(machine.next, one) for one in new]
+            machine.batches[machine.next] = Stored(machine.next, encoded.payload, now_us)
             seqs.append(machine.next)
             machine.next += 1
         return seqs
@@ -51,6 +55,7 @@ class MemoryOutbox:
             )
             seq = next(iter(machine.batches))
             del machine.batches[seq]
+            self._prune(machine)
             note_dropped(machine.dropped, seq, seq, "outbox full")
             self._dropped += 1
 
@@ -62,11 +67,22 @@ class MemoryOutbox:
         return [batch for seq, batch in batches.items() if seq > after][:count_max]
 
     def release(self, machine: str, through: int) -> int:
-        batches = self._machines.get(machine, _Machine()).batches
-        gone = [seq for seq in batches if seq <= through]
+        held = self._machines.get(machine, _Machine())
+        gone = [seq for seq in held.batches if seq <= through]
         for seq in gone:
-            del batches[seq]
+            del held.batches[seq]
+        self._prune(held)
         return len(gone)
+
+    @staticmethod
+    def _prune(machine: _Machine) -> None:
+        first = min(machine.batches, default=machine.next)
+        gone = superseded(machine.definitions, first)
+        machine.definitions = [kept for kept in machine.definitions if kept not in gone]
+
+    def definition(self, machine: str, ref: bytes) -> GroupDefinition | None:
+        kept = self._machines.get(machine, _Machine()).definitions
+        return next((one.definition for one in kept if one.definition.ref == ref), None)
 
     def forget_dropped(self, machine: str, through: int) -> None:
         if machine in self._machines:
@@ -75,7 +91,12 @@ class MemoryOutbox:
 
     def held(self) -> Mapping[str, Held]:
         return {
-            name: Held(min(m.batches, default=m.next), m.next - 1, tuple(m.dropped))
+            name: Held(
+                min(m.batches, default=m.next),
+                m.next - 1,
+                tuple(m.dropped),
+                tuple(kept.definition.ref for kept in m.definitions),
+            )
             for name, m in self._machines.items()
         }
 
@@ -86,11 +107,3 @@ class MemoryOutbox:
 
     def close(self) -> None:
         pass
-
-
-def note_dropped(ranges: list[Dropped], first: int, last: int, reason: str) -> None:
-    """Add a dropped range, joined to the one before where they touch and the reason is the same."""
-    if ranges and ranges[-1].last + 1 == first and ranges[-1].reason == reason:
-        ranges[-1] = Dropped(ranges[-1].first, last, reason)
-    else:
-        ranges.append(Dropped(first, last, reason))

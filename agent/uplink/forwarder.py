@@ -73,6 +73,7 @@ class Forwarder:
         self._stopping = asyncio.Event()
         self._settled = asyncio.Event()
         self._released: dict[str, int] = {}
+        self._told: set[tuple[str, bytes]] = set()  # definitions published on this connection
         self._paused_until_s = 0.0
         self._said = ""
         self._open = 0
@@ -131,6 +132,7 @@ class Forwarder:
             raise LinkRefused("the broker allows only one message in flight; it must allow two or more")
         self._open, self._in_flight_max = 0, connected.in_flight_max - 1  # one place is the heartbeat's
         self._paused_until_s = 0.0
+        self._told.clear()
         was_trouble = self.state.trouble
         self.state = LinkState(True, _now_us(), connected.protocol, "", session)
         self._said = ""
@@ -205,9 +207,38 @@ class Forwarder:
 
     async def _refresh(self) -> None:
         for machine, held in (await self._outbox.call(Outbox.held)).items():
+            for ref in held.refs:
+                if (machine, ref) not in self._told and time.monotonic() >= self._paused_until_s:
+                    await self._define(machine, ref)
             self.window.appended(machine, held.first, held.last)
             if self._delivery == "broker":  # a receiver that is not ours: the broker's word has to do
                 await self._release(machine, self.window.sent_seq(machine), [])
+
+    async def _define(self, machine: str, ref: bytes) -> None:
+        """Publish a definition, before any batch that refers to it."""
+        definition = await self._outbox.call(Outbox.definition, machine, ref)
+        if definition is None:  # nothing refers to it any more
+            return
+        topic = self._topic(machine).definition(definition.device, definition.group)
+        while self._open >= self._in_flight_max:
+            self._wake.clear()
+            await self._wake.wait()
+        self._open += 1
+        try:
+            outcome = await self._link.publish(Message(topic, definition.message, retain=True))
+        finally:
+            self._open -= 1
+        if outcome is Outcome.LOST:
+            raise LinkAway("the connection to the broker was lost while sending a definition")
+        if outcome in (Outcome.ACCEPTED, Outcome.NO_SUBSCRIBERS):
+            self._told.add((machine, ref))
+        else:
+            self._paused_until_s = time.monotonic() + REFUSED_PAUSE_S
+            self._trouble(_refusal(f"the definition of {definition.device} of machine {machine}", outcome))
+
+    def _topic(self, machine: str) -> MachineTopic:
+        """Also of a machine that is no longer configured: its batches still belong to the plant."""
+        return self._machines.setdefault(machine, MachineTopic(self._gateway.plant, machine))
 
     def _next_run(self) -> Run | None:
         if self._paused_until_s > time.monotonic():
@@ -217,9 +248,7 @@ class Forwarder:
     async def _publish(self, run: Run) -> None:
         found = await self._outbox.call(Outbox.pending, run.machine, run.first - 1, run.count)
         batches = [batch for batch in found if batch.seq < run.first + run.count]
-        topic = self._machines.get(run.machine)
-        if topic is None:  # a machine that is no longer configured; its batches still belong to the plant
-            topic = self._machines[run.machine] = MachineTopic(self._gateway.plant, run.machine)
+        topic = self._topic(run.machine)
         for batch in batches:
             self.window.published(run.machine, batch.seq, len(batch.payload), time.monotonic())
             self._open += 1
@@ -238,7 +267,7 @@ class Forwarder:
         elif outcome is not Outcome.LOST:
             self.window.refused(machine, seq)
             self._paused_until_s = time.monotonic() + REFUSED_PAUSE_S
-            self._trouble(_refusal(machine, outcome))
+            self._trouble(_refusal(f"telemetry of machine {machine}", outcome))
         self._wake.set()
 
     def _trouble(self, sentence: str) -> None:
@@ -256,6 +285,7 @@ class Forwarder:
                 continue
             for machine, word in confirm.machines.items():
                 if word.epoch == self.epoch:
+                    self._told -= {(machine, bytes.fromhex(ref)) for ref in word.definitions}
                     await self._release(machine, word.through, word.missing)
 
     async def _release(self, machine: str, through: int, missing: list[tuple[int, int]]) -> None:
@@ -266,18 +296,18 @@ class Forwarder:
             self._released[machine] = through
             self._wake.set()
             self._settled.set()
-        elif missing:
+        else:
             self._wake.set()
 
 
-def _refusal(machine: str, outcome: Outcome) -> str:
+def _refusal(what: str, outcome: Outcome) -> str:
     remedy = {
         Outcome.NO_SUBSCRIBERS: "start the receiver; the data waits here on disk",
         Outcome.DENIED: "allow this gateway to publish there in the broker's access rules; the data waits here on disk",
         Outcome.TOO_LARGE: "raise the broker's message size limit above 128 KB; the data waits here on disk",
         Outcome.QUOTA: "look at the broker's quotas; the data waits here on disk",
     }.get(outcome, "look at the broker's log; the data waits here on disk")
-    return f"telemetry of machine {machine}: {outcome.value}; {remedy}"
+    return f"{what}: {outcome.value}; {remedy}"
 
 
 def _now_us() -> int:

@@ -7,6 +7,8 @@ JSON on the gateway's confirm topic:
 `missing`: ranges above `through` that the receiver knows to exist and does not have: to be sent again. Numbers above
 `through` that are in no missing range may be stored or not known of yet: the gateway keeps them and waits.
 `highest`: the highest number stored; what lies above `through`, at or below `highest`, and is not missing, is stored.
+`definitions`: references (hexadecimal) of definitions that batches refer to and the receiver lacks: to be published
+again.
 """
 
 from __future__ import annotations
@@ -21,6 +23,9 @@ from protocols.uplink.status import Name, Seq, first_fault
 MISSING_RANGES_MAX = 100
 """A confirm names at most this many ranges, the lowest first; the next confirm names the rest."""
 
+DEFINITIONS_MAX = 100
+Reference = Annotated[str, Field(pattern=r"^[0-9a-f]{2,64}$")]
+
 
 class MachineConfirm(BaseModel):
     """What the receiver has of one machine in one epoch."""
@@ -31,6 +36,7 @@ class MachineConfirm(BaseModel):
     through: Seq
     highest: Seq = 0
     missing: Annotated[list[tuple[Seq, Seq]], Field(max_length=MISSING_RANGES_MAX)] = []
+    definitions: Annotated[list[Reference], Field(max_length=DEFINITIONS_MAX)] = []
 
 
 class Confirm(BaseModel):

@@ -1,10 +1,12 @@
 """Telemetry: bytes ⇄ batch. Pure. The formats are specified in docs/wire.md, with test vectors as files.
 
-Binary form (what the agent sends), MessagePack in a zstd frame: [1, gateway, epoch, seq, [block, …]].
+Binary form, decodable alone, MessagePack in a zstd frame: [1, gateway, epoch, seq, [block, …]].
+Referring form, which needs definitions (protocols/uplink/definition.py): [2, seq, [block, …]].
 JSON form (third parties, debugging), plain or in any of the compressions, as JSON or MessagePack:
 {"schemaVersion": 1, "timestamp": ms, "seq": n, "values": {tag: value}}, optionally gateway, epoch, quality.
 
-An array is the binary form, a map is the JSON form. Whatever else arrives raises EnvelopeError with one sentence.
+An array is one of the first two, by its first number; a map is the JSON form. Whatever else arrives raises
+EnvelopeError with one sentence.
 """
 
 from __future__ import annotations
@@ -13,24 +15,39 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from protocols.uplink.batch import SEQ_MAX, Batch, Block, Column
-from protocols.uplink.columns import READINGS_MAX, TEXT_MAX, ColumnError, pack_block, unpack_block
+from protocols.uplink.columns import READINGS_MAX, TEXT_MAX, pack_block, unpack_block
+from protocols.uplink.definition import REF_BYTES, Definition, Referring, unpack_referring
 from protocols.uplink.frames import FrameError, pack, unpack
 from protocols.uplink.status import TIMESTAMP_MS_MAX
+from protocols.uplink.streams import ColumnError
 from protocols.values import Quality, Value, ValueType
 
 SCHEMA_VERSION = 1
+REFERRING = 2
 BLOCKS_MAX = 1000
 _EXACT = 1 << 53
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _WORDS = {"good": Quality.GOOD, "uncertain": Quality.UNCERTAIN, "bad": Quality.BAD}
 
 
+Lookup = Callable[[bytes], Definition | None]
+"""Reference → definition, None where it is not known."""
+
+
 class EnvelopeError(ValueError):
     """Not a telemetry message. The text says why in one sentence."""
+
+
+class DefinitionMissing(Exception):
+    """The message is in order as far as one can tell, but refers to definitions that are not known."""
+
+    def __init__(self, refs: Sequence[bytes]) -> None:
+        super().__init__(f"definitions {', '.join(reference.hex() for reference in refs)} are not known yet")
+        self.refs = tuple(refs)
 
 
 def digest(payload: bytes) -> bytes:
@@ -51,11 +68,18 @@ def encode(batch: Batch) -> bytes:
     )
 
 
-def decode(payload: bytes) -> Batch:
-    """The batch in a telemetry message of either form. Raises EnvelopeError."""
+def encode_referring(seq: int, blocks: Sequence[Referring]) -> bytes:
+    """The referring form, of blocks from protocols.uplink.definition.pack_referring."""
+    return pack([REFERRING, seq, [block.packed for block in blocks]])
+
+
+def decode(payload: bytes, lookup: Lookup = lambda _: None) -> Batch:
+    """The batch in a telemetry message of any form. Raises EnvelopeError; DefinitionMissing where `lookup` has none."""
     try:
         value = unpack(payload)
         if isinstance(value, list):
+            if value and type(value[0]) is int and value[0] == REFERRING:
+                return _from_referring(value, lookup)
             return _from_array(value)
         if isinstance(value, dict):
             return _from_map(value)
@@ -74,15 +98,43 @@ def _from_array(value: list[Any]) -> Batch:
         raise EnvelopeError("the epoch is not a byte string of at most 32 bytes")
     if not isinstance(blocks, list) or len(blocks) > BLOCKS_MAX:
         raise EnvelopeError(f"the blocks are not an array of at most {BLOCKS_MAX}")
+    return Batch(_gateway(gateway), epoch.hex(), _seq(seq), _unpacked(blocks, unpack_block))
+
+
+def _unpacked(blocks: Sequence[Any], unpack_one: Callable[[Any, int], Block]) -> list[Block]:
     left = READINGS_MAX
     unpacked = []
     for packed in blocks:
-        block = unpack_block(packed, left)
+        block = unpack_one(packed, left)
         left -= block.readings()
         if not all(0 <= time_us <= TIMESTAMP_MS_MAX * 1000 for time_us in block.times_us):
             raise EnvelopeError("a time stamp lies outside the years 1970 to 9999")
         unpacked.append(block)
-    return Batch(_gateway(gateway), epoch.hex(), _seq(seq), unpacked)
+    return unpacked
+
+
+def _from_referring(value: list[Any], lookup: Lookup) -> Batch:
+    if len(value) != 3 or not isinstance(value[2], list) or not 0 < len(value[2]) <= BLOCKS_MAX:
+        raise EnvelopeError(f"a message of the referring form is not [2, seq, 1 to {BLOCKS_MAX} blocks]")
+    _, seq, blocks = value
+    refs = [_reference(block) for block in blocks]
+    known = {reference: lookup(reference) for reference in refs}
+    definitions = [found for reference in refs if (found := known[reference]) is not None]
+    if len(definitions) < len(refs):
+        raise DefinitionMissing([reference for reference, found in known.items() if found is None])
+    senders = {(definition.gateway, definition.epoch) for definition in definitions}
+    if len(senders) != 1:
+        raise EnvelopeError("the blocks of one message refer to definitions of several gateways or epochs")
+    of_block = iter(definitions)
+    unpacked = _unpacked(blocks, lambda packed, left: unpack_referring(packed, next(of_block), left))
+    [(gateway, epoch)] = senders
+    return Batch(_gateway(gateway), epoch, _seq(seq), unpacked)
+
+
+def _reference(block: Any) -> bytes:
+    if not isinstance(block, list) or not block or not isinstance(block[0], bytes) or len(block[0]) != REF_BYTES:
+        raise EnvelopeError(f"a block does not begin with a reference of {REF_BYTES} bytes")
+    return block[0]
 
 
 def _from_map(value: Mapping[Any, Any]) -> Batch:

@@ -1,6 +1,7 @@
 """The topics, as text and as values. Pure.
 
     factory/{tenant}/{province}/{plant}/{machine}/telemetry         gateway → cloud
+    factory/{tenant}/{province}/{plant}/{machine}/definition/{device}/{group}     gateway → cloud, retained
     ops/{tenant}/{province}/{plant}/gateway/{thing}/status          gateway → cloud, retained, last will
     ops/{tenant}/{province}/{plant}/gateway/{thing}/confirm         cloud → gateway
 
@@ -16,6 +17,7 @@ NAME = r"[a-z0-9][a-z0-9_-]{0,63}"
 _NAME = re.compile(NAME)
 
 TELEMETRY_FILTER = "factory/+/+/+/+/telemetry"
+DEFINITION_FILTER = "factory/+/+/+/+/definition/+/+"
 STATUS_FILTER = "ops/+/+/+/gateway/+/status"
 
 
@@ -51,6 +53,9 @@ class MachineTopic:
     def telemetry(self) -> str:
         return f"factory/{self.plant}/{self.machine}/telemetry"
 
+    def definition(self, device: str, group: str) -> str:
+        return f"factory/{self.plant}/{self.machine}/definition/{device}/{group}"
+
 
 @dataclass(frozen=True, slots=True)
 class GatewayTopic:
@@ -68,16 +73,32 @@ class GatewayTopic:
         return f"ops/{self.plant}/gateway/{self.thing}/confirm"
 
 
-def parse(topic: str) -> MachineTopic | GatewayTopic:
-    """The machine of a telemetry topic or the gateway of a status topic. Raises TopicError on anything else."""
+@dataclass(frozen=True, slots=True)
+class DefinitionTopic:
+    """A poll group of a machine's device; where its definition is published."""
+
+    machine: MachineTopic
+    device: str
+    group: str
+
+    @property
+    def definition(self) -> str:
+        return self.machine.definition(self.device, self.group)
+
+
+def parse(topic: str) -> MachineTopic | DefinitionTopic | GatewayTopic:
+    """The machine of telemetry, the group of a definition, the gateway of a status. Raises TopicError otherwise."""
     match topic.split("/"):
         case ["factory", tenant, province, plant, machine, "telemetry"]:
             _check(topic, tenant, province, plant, machine)
             return MachineTopic(Plant(tenant, province, plant), machine)
+        case ["factory", tenant, province, plant, machine, "definition", device, group]:
+            _check(topic, tenant, province, plant, machine, device, group)
+            return DefinitionTopic(MachineTopic(Plant(tenant, province, plant), machine), device, group)
         case ["ops", tenant, province, plant, "gateway", thing, "status"]:
             _check(topic, tenant, province, plant, thing)
             return GatewayTopic(Plant(tenant, province, plant), thing)
-    raise TopicError(f"topic {topic[:200]!r} is neither a machine's telemetry nor a gateway's status")
+    raise TopicError(f"topic {topic[:200]!r} is neither a machine's telemetry or definition nor a gateway's status")
 
 
 def _check(topic: str, *names: str) -> None:

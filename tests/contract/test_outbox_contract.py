@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.outbox.contract import Draft, Held, Outbox
+from agent.outbox.contract import Draft, Encoded, GroupDefinition, Held, Outbox
 from agent.outbox.disk import DiskOutbox
 from agent.outbox.memory import MemoryOutbox
 
@@ -35,7 +35,13 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
 
 
 def draft(machine: str = "m", body: str = "x") -> Draft:
-    return Draft(machine, lambda epoch, seq: f"{machine} {epoch} {seq} {body}".encode())
+    return Draft(machine, lambda epoch, seq: Encoded(f"{machine} {epoch} {seq} {body}".encode()))
+
+
+def defined(*refs: bytes, machine: str = "m") -> Draft:
+    """A batch that refers to definitions; the first byte of each names its group."""
+    definitions = tuple(GroupDefinition(ref, "plc", chr(ref[0]), b"message " + ref) for ref in refs)
+    return Draft(machine, lambda epoch, seq: Encoded(b"x", definitions))
 
 
 def test_numbers_run_from_one_per_machine_and_the_payload_knows_them(make: Make) -> None:
@@ -109,11 +115,34 @@ def test_making_room_takes_the_oldest_of_all_machines(make: Make) -> None:
     assert (outbox.held()["b"].first, outbox.held()["b"].last) == (1, 2)
 
 
+def test_a_definition_is_kept_while_anything_refers_to_it(make: Make) -> None:
+    outbox = make()
+    outbox.append([defined(b"a00001", b"b00001")], 1)
+    outbox.append([defined(b"a00001", b"b00001"), defined(b"a00002", b"b00001")], 2)
+    outbox.append([defined(b"a00003", b"b00001")], 3)
+    assert outbox.held()["m"].refs == (b"a00001", b"b00001", b"a00002", b"a00003")
+    kept = outbox.definition("m", b"a00002")
+    assert kept == GroupDefinition(b"a00002", "plc", "a", b"message a00002")
+    assert outbox.definition("m", b"a00009") is None
+    assert outbox.definition("nobody", b"a00001") is None
+    outbox.release("m", 1)
+    assert outbox.held()["m"].refs == (b"a00001", b"b00001", b"a00002", b"a00003")
+    outbox.release("m", 2)  # number 3 is the first that refers to a00002
+    assert outbox.held()["m"].refs == (b"b00001", b"a00002", b"a00003")
+    outbox.release("m", 4)
+    assert outbox.held()["m"].refs == (b"b00001", b"a00003"), "the newest of each group stays"
+    outbox.append([defined(b"a00001", b"b00001")], 4)  # an old one comes back
+    outbox.append([defined(b"a00003", b"b00001")], 5)
+    outbox.release("m", 4)
+    assert set(outbox.held()["m"].refs) == {b"a00001", b"b00001", b"a00003"}
+    assert outbox.definition("m", b"a00003") is not None
+
+
 class Refused(Exception):
     pass
 
 
-def refusing(_epoch: str, _seq: int) -> bytes:
+def refusing(_epoch: str, _seq: int) -> Encoded:
     raise Refused
 
 
@@ -131,6 +160,7 @@ def test_a_draft_that_fails_leaves_nothing_of_its_group(make: Make) -> None:
 operations = st.lists(
     st.one_of(
         st.tuples(st.just("append"), st.lists(st.sampled_from("ab"), min_size=1, max_size=4)),
+        st.tuples(st.just("define"), st.tuples(st.sampled_from("ab"), st.sampled_from("xy"), st.integers(1, 3))),
         st.tuples(st.just("release"), st.tuples(st.sampled_from("ab"), st.integers(0, 20))),
         st.tuples(st.just("forget"), st.tuples(st.sampled_from("ab"), st.integers(0, 20))),
         st.tuples(st.just("reopen"), st.none()),
@@ -153,6 +183,9 @@ def test_the_disk_does_what_the_simple_model_does(
             case "append", list(machines):
                 drafts = [draft(machine) for machine in machines]
                 assert disk.append(drafts, now) == model.append(drafts, now)
+            case "define", (str(machine), str(group), int(number)):
+                drafts = [defined(f"{group}0000{number}".encode(), machine=machine)]
+                assert disk.append(drafts, now) == model.append(drafts, now)
             case "release", (str(machine), int(through)):
                 assert disk.release(machine, through) == model.release(machine, through)
             case "forget", (str(machine), int(through)):
@@ -165,4 +198,6 @@ def test_the_disk_does_what_the_simple_model_does(
         assert disk.stats() == model.stats()
         for machine in "ab":
             assert disk.pending(machine, 0, 100) == model.pending(machine, 0, 100)
+            for ref in disk.held()[machine].refs if machine in disk.held() else ():
+                assert disk.definition(machine, ref) == model.definition(machine, ref)
     disk.close()

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.outbox.contract import Draft, OutboxError, OutboxFull
+from agent.outbox.contract import Draft, Encoded, OutboxError, OutboxFull
 from agent.outbox.disk import DiskOutbox
 
 
 def draft(size: int = 1000) -> Draft:
-    return Draft("m", lambda epoch, seq: f"{epoch} {seq} ".encode().ljust(size, b"."))
+    return Draft("m", lambda epoch, seq: Encoded(f"{epoch} {seq} ".encode().ljust(size, b".")))
 
 
 def test_everything_is_there_again_after_a_restart(tmp_path: Path) -> None:
@@ -105,12 +105,12 @@ def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from agent.outbox.contract import Draft
+from agent.outbox.contract import Draft, Encoded
 from agent.outbox.disk import DiskOutbox
 outbox = DiskOutbox(Path(sys.argv[1]), reserve_bytes=0)
 print("epoch", outbox.epoch, flush=True)
 while True:
-    for seq in outbox.append([Draft("m", lambda e, s: f"{e} {s}".encode()) for _ in range(7)], 1):
+    for seq in outbox.append([Draft("m", lambda e, s: Encoded(f"{e} {s}".encode())) for _ in range(7)], 1):
         print(seq, flush=True)
 """
 
