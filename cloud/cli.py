@@ -43,7 +43,7 @@ for group, group_name in (
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from cloud.version import program_version
+        from protocols.program.version import program_version
 
         typer.echo(f"holdfast-cloud {program_version()}")
         raise typer.Exit

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cloud.store.contract import Beat, Item, Telemetry, Undecodable
 from protocols.uplink import envelope, status
 from protocols.uplink.link import Delivery
-from protocols.uplink.topics import GatewayTopic, MachineTopic, TopicError, parse
+from protocols.uplink.topics import DefinitionTopic, GatewayTopic, MachineTopic, TopicError, parse
 
 
 def item(topic: str, payload: bytes, retained: bool, received_us: int) -> Item:
@@ -17,7 +17,9 @@ def item(topic: str, payload: bytes, retained: bool, received_us: int) -> Item:
                 return Telemetry(machine, batch, payload, envelope.digest(payload), received_us)
             case GatewayTopic() as gateway:
                 return _beat(gateway, payload, retained, received_us)
-    except (TopicError, envelope.EnvelopeError, status.StatusError) as error:
+            case DefinitionTopic():
+                return Undecodable(topic, payload, "this receiver does not take definitions", received_us)
+    except (TopicError, envelope.EnvelopeError, envelope.DefinitionMissing, status.StatusError) as error:
         return Undecodable(topic, payload, str(error), received_us)
 
 

@@ -8,6 +8,7 @@ dead letter in that commit, and is acknowledged like everything else.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections import Counter
@@ -68,7 +69,7 @@ class Receiver:
         self._on_commit = on_commit
         self._on_round = on_round
         self._confirmer = Confirmer(link, store)
-        self._beat_s = -ROUND_S_MAX
+        self._beat_s = -math.inf
 
     async def run(self) -> None:
         """Until cancelled. Raises StoreError where the store fails in a way that waiting does not mend."""
@@ -79,12 +80,14 @@ class Receiver:
                 pause_s = RETRY_S_FIRST
                 self.state.listening_since_us, self.state.protocol = _now_us(), connected.protocol
                 self.state.trouble = ""
+                self._beat_s = -math.inf  # the news must not wait
                 _log.info("connected", protocol=connected.protocol, session_present=connected.session_present)
                 await self._take()
             except LinkError as error:
                 if self.state.listening_since_us is not None or self.state.trouble != str(error):
                     _log.warning(str(error))
                 self.state.listening_since_us, self.state.trouble = None, str(error)
+                self._beat_s = -math.inf
             finally:
                 await self._link.close()
             await self._patiently(asyncio.sleep(pause_s * random.uniform(0.5, 1.5)))
@@ -103,6 +106,7 @@ class Receiver:
 
     async def _take(self) -> None:
         """Group after group, until the link is lost."""
+        await self._round()
         confirming = asyncio.create_task(self._confirmer.run(), name="confirms")
         waiting: asyncio.Task[Sequence[Delivery]] | None = None
         try:

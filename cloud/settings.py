@@ -95,9 +95,12 @@ def read(
         choice = whole.get("store", {})
         if not isinstance(choice, dict):
             return []  # the first stage says so
-        module = find_store(str(choice.get("type", "sqlite")))
+        kind = choice.get("type", "sqlite")
+        if not isinstance(kind, str):
+            return []
+        module = find_store(kind)
         if module is None:
-            return [source.problem(("store", "type"), f"there is no store of type {choice.get('type')!r}; use sqlite")]
+            return [source.problem(("store", "type"), f"there is no store of type {kind!r}; use sqlite")]
         try:
             own = {key: value for key, value in choice.items() if key != "type"}
             found.append((module, module.Settings.model_validate(own)))

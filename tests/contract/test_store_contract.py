@@ -500,6 +500,13 @@ def test_a_replayed_letter_waits_again_if_it_comes_back(store: Store) -> None:
             call(999)
 
 
+def test_the_letters_that_wait_the_oldest_first(store: Store) -> None:
+    store.commit([undecodable(1, received_us=NOW + 2), undecodable(2, received_us=NOW), undecodable(3)])
+    by_reason = {letter.reason: letter.id for letter in store.dead_letters()}
+    store.mark_replayed(by_reason["reason 3"])
+    assert list(store.waiting()) == [by_reason["reason 2"], by_reason["reason 1"]]
+
+
 def test_dead_letters_are_bounded_and_the_replayed_go_first(store: Store) -> None:
     store.commit([undecodable(number, received_us=NOW + number) for number in range(5)])
     replayed = next(letter for letter in store.dead_letters() if letter.reason == "reason 3")

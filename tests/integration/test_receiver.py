@@ -303,7 +303,8 @@ async def test_a_gateways_name_from_a_payload_never_becomes_part_of_a_topic(brok
     await listener.connect(["ops/#", "+/confirm", "x/#"])
     try:
         async with receiving(broker, path) as running, gateway(broker) as link:
-            await send(link, PRESS.telemetry, *(binary(seq, sender=name) for seq, name in enumerate(names, 1)))
+            for number, name in enumerate(names):
+                await send(link, MachineTopic(PLANT, f"m-{number}").telemetry, binary(1, sender=name))
             await send(link, PRESS.telemetry, binary(99))
             await running.took(new=len(names) + 1)
             await confirmed(link)
@@ -410,15 +411,22 @@ async def test_when_the_store_is_back_everything_is_taken(broker: Broker, path: 
         assert said == MachineConfirm(epoch=EPOCH, through=40, highest=40)
 
 
-async def test_a_lost_broker_is_told_and_found_again(broker: Broker, path: Path) -> None:
+async def test_a_lost_broker_is_told_at_once_and_found_again(
+    broker: Broker, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiver, "ROUND_S_MAX", 10 * PATIENCE_S)  # the news does not wait for the next round
     async with receiving(broker, path) as running:
 
-        async def connected() -> bool:
+        async def noted() -> bool | None:
+            """What the database says: connected, not connected, or no receiver at all."""
             found = overview.receiving(await running.store.call(lambda store: store.receiver()), receiver._now_us())
-            return found is not None and found.running and found.connected
+            return found.connected if found is not None and found.running else None
+
+        async def connected() -> bool:
+            return await noted() is True
 
         async def away() -> bool:
-            return not await connected()
+            return await noted() is False
 
         await until(connected)
         await broker.stop()

@@ -89,7 +89,7 @@ def test_only_a_store_that_can_be_opened_is_a_type(tmp_path: Path, kind: str) ->
     [
         ("broker: {host: b}\nstore: sqlite\n", 1),
         ("broker: {host: b}\nstore:\n", 1),
-        ("broker: {host: b}\nstore: {type: 5}\n", 2),
+        ("broker: {host: b}\nstore: {type: 5}\n", 1),
         ("store: {path: x}\n", 1),
     ],
 )

@@ -43,7 +43,7 @@ payloads = st.one_of(
     st.integers(0, 200).map(lambda end: STATUS.encode()[:end]),
 )
 topics = st.one_of(
-    st.sampled_from([PRESS.telemetry, GATEWAY.status, GATEWAY.confirm, "", "factory/a/b/c/d/telemetry/e"]), st.text()
+    st.sampled_from([PRESS.telemetry, PRESS.definition("a", "b"), GATEWAY.status, GATEWAY.confirm, ""]), st.text()
 )
 
 
@@ -94,12 +94,14 @@ def test_a_will_names_no_sender() -> None:
     ("topic", "payload", "reason"),
     [
         ("ops/acme/north/p1/gateway/gw-2/status", STATUS.encode(), "names gw-1 as its sender"),
-        (GATEWAY.confirm, b"{}", "neither a machine's telemetry nor a gateway's status"),
+        (GATEWAY.confirm, b"{}", "neither a machine's"),
         ("factory/acme/north/P1/press/telemetry", envelope.encode(BATCH), "'P1' is not a name"),
         (PRESS.telemetry, b"", "empty"),
         (PRESS.telemetry, b"hello", "first bytes are 68 65 6c 6c"),
         (PRESS.telemetry, STATUS.encode(), "values"),
-        (PRESS.telemetry, msgpack.packb([2]), "schemaVersion 2"),
+        (PRESS.telemetry, msgpack.packb([9]), "schemaVersion 9"),
+        (PRESS.telemetry, msgpack.packb([2, 1, [[b"abcdef"]]]), "definitions 616263646566 are not known"),
+        (PRESS.definition("plc-1", "main"), b"{}", "definitions"),
         (GATEWAY.status, b"{}", "not a status message"),
         (GATEWAY.status, envelope.encode(BATCH), "not a status message"),
     ],

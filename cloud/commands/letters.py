@@ -1,0 +1,186 @@
+"""`holdfast-cloud dlq …`: messages that could not be taken. Look at them, mend the cause, replay them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cloud.commands.options import Assignments, Config, Json, now_us, opened
+from protocols.program.console import UNAVAILABLE, USAGE, Failure, ago, size, table
+from protocols.program.terminal import clean, print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cloud.store.contract import DeadLetter, Store
+
+letters = typer.Typer(no_args_is_help=True, help="Dead letters: messages that could not be taken, kept whole.")
+
+Number = Annotated[int, typer.Argument(metavar="ID", min=1, help="Number of the dead letter.")]
+
+
+@letters.command("list")
+def list_letters(
+    config: Config = None,
+    assignments: Assignments = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many, the newest first.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """List the newest dead letters, with the reason of each."""
+    with opened(config, assignments) as store:
+        found = store.dead_letters(limit)
+        waiting = len(store.waiting())
+    if as_json:
+        print_json({"waiting": waiting, "dead_letters": [_head(letter) for letter in found]})
+        return
+    if not found:
+        typer.echo("There are no dead letters.")
+        return
+    now = now_us()
+    table(
+        ["id", "state", ">times", ">size", ">last", "topic", "reason"],
+        [
+            (
+                *(letter.id, letter.state, letter.count, size(letter.size)),
+                *(f"{ago((now - letter.last_us) / 1e6)} ago", letter.topic, letter.reason),
+            )
+            for letter in found
+        ],
+    )
+    typer.echo(f"{waiting} waiting. Look at one with: holdfast-cloud dlq show ID")
+
+
+@letters.command("show")
+def show(
+    number: Number,
+    config: Config = None,
+    assignments: Assignments = None,
+    raw: Annotated[
+        Path | None, typer.Option("--raw", metavar="FILE", help="Save the payload, byte by byte, in a new file.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show a dead letter: why it is one, and what is in it as far as it can be read."""
+    from cloud.commands.payload import explained, hex_head
+
+    with opened(config, assignments) as store:
+        letter = store.dead_letter(number)
+    if raw is not None:
+        _save(raw, letter.payload)
+    contents = explained(letter.topic, letter.payload)
+    if as_json:
+        print_json({**_head(letter), "contents": contents, "hex": letter.payload[:256].hex()})
+        return
+    typer.echo(f"dead letter {letter.id}, {letter.state}")
+    for label, text in (
+        ("topic", letter.topic),
+        ("reason", letter.reason),
+        ("arrived", _times(letter)),
+        ("payload", f"{letter.size:,} byte{'' if letter.size == 1 else 's'}"),
+        *contents,
+    ):
+        typer.echo(f"  {label:9} {clean(text)}")
+    for line in hex_head(letter.payload):
+        typer.echo(f"  {line}")
+    if raw is not None:
+        typer.echo(f"  the payload is saved in {raw}")
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What became of a dead letter."""
+
+    id: int
+    taken: bool
+    outcome: str
+
+
+@letters.command("replay")
+def replay(
+    number: Annotated[int | None, typer.Argument(metavar="[ID]", min=1, help="Number of the dead letter.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All that wait, the oldest first.")] = False,
+    config: Config = None,
+    assignments: Assignments = None,
+    as_json: Json = False,
+) -> int:
+    """Try again to store a dead letter.
+
+    It takes the way of a message that has just arrived, and is harmless where it is stored already. The exit code is
+    1 where some remain dead letters.
+    """
+    if (number is None) is not every:
+        raise Failure("name one dead letter, or --all; see them with: holdfast-cloud dlq list", USAGE)
+    with opened(config, assignments) as store:
+        numbers = store.waiting() if number is None else [number]
+        done = [_replay(store, store.dead_letter(one)) for one in numbers]
+    taken = sum(one.taken for one in done)
+    if as_json:
+        print_json({"replayed": taken, "remaining": len(done) - taken, "letters": done})
+    else:
+        _tell(done, taken)
+    return 0 if taken == len(done) else 1
+
+
+def _tell(done: Sequence[Replayed], taken: int) -> None:
+    if not done:
+        typer.echo("No dead letter waits.")
+        return
+    table(["id", "", "outcome"], [(one.id, "✓" if one.taken else "✗", one.outcome) for one in done])
+    typer.echo(f"{taken} replayed, {len(done) - taken} remain.")
+
+
+def _replay(store: Store, letter: DeadLetter) -> Replayed:
+    """Through the receiver's own path: decode, then commit. A status counts as history, never as a sign of life."""
+    from cloud import decode
+    from cloud.store.contract import Committed, Undecodable
+
+    item = decode.item(letter.topic, letter.payload, retained=True, received_us=letter.last_us)
+    if isinstance(item, Undecodable):
+        return Replayed(letter.id, False, f"still undecodable: {item.reason}")
+    if item.topic.plant not in store.plants():
+        return Replayed(letter.id, False, f"there is still no plant {item.topic.plant}; add it first")
+    (outcome,) = store.commit([item])
+    taken = outcome in (Committed.NEW, Committed.DUPLICATE, Committed.BEAT)
+    if taken:
+        store.mark_replayed(letter.id)
+    return Replayed(letter.id, taken, outcome.value)
+
+
+def _head(letter: DeadLetter) -> dict[str, Any]:
+    return {
+        "id": letter.id,
+        "state": letter.state,
+        "topic": letter.topic,
+        "reason": letter.reason,
+        "first_us": letter.first_us,
+        "last_us": letter.last_us,
+        "count": letter.count,
+        "size": letter.size,
+    }
+
+
+def _times(letter: DeadLetter) -> str:
+    first, last = (_clock(time_us) for time_us in (letter.first_us, letter.last_us))
+    return first if letter.count == 1 else f"{letter.count} times from {first} to {last}"
+
+
+def _clock(time_us: int) -> str:
+    return datetime.fromtimestamp(time_us / 1e6).astimezone().isoformat(" ", "seconds")
+
+
+def _save(path: Path, payload: bytes) -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(payload)
+    except FileExistsError:
+        raise Failure(f"{path} exists already and was left alone; choose another path", USAGE) from None
+    except OSError as error:
+        raise Failure(
+            f"{path} cannot be written ({error.strerror}); check the path and your rights", UNAVAILABLE
+        ) from None

@@ -1,0 +1,1 @@
+"""The operators' page: what gateways and machines are doing, live in a browser. Reads, and changes nothing."""
