@@ -14,7 +14,7 @@ from pathlib import Path
 
 from agent import heartbeat
 from agent.batcher import Batcher
-from agent.definitions import SelfContained
+from agent.definitions import Book, SelfContained
 from agent.outbox.contract import Outbox, OutboxError
 from agent.outbox.disk import DiskOutbox
 from agent.outbox.worker import OutboxWorker
@@ -52,7 +52,7 @@ class Agent:
             )
         )
         thing = settings.gateway.thing
-        encoder = SelfContained(thing)
+        encoder = Book(thing) if settings.delivery == "confirmed" else SelfContained(thing)
         self._batcher = Batcher(encoder, {d.name: d.machine for d in configuration.devices})
         self._pipeline = Pipeline(
             self._batcher, self._worker, settings.batch.interval_s, self._on_appended, self._ping_watchdog

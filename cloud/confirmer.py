@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from itertools import islice
 
 from cloud.store.contract import StoreAway
 from cloud.worker import StoreWorker
 from protocols.program.logs import get_logger
-from protocols.uplink.confirm import Confirm
+from protocols.uplink.confirm import DEFINITIONS_MAX, Confirm
 from protocols.uplink.link import CloudLink, LinkAway, Message, Outcome
-from protocols.uplink.topics import GatewayTopic
+from protocols.uplink.topics import GatewayTopic, MachineTopic
 
 CONFIRM_S = 1.0
 MACHINES_MAX = 100
 """A confirm tells of at most this many machines, so that it fits any broker; more machines make more confirms."""
 
+WANTED_MACHINES_MAX = 1000
 _log = get_logger(part="receiver")
 
 
@@ -28,12 +30,19 @@ class Confirmer:
         self._store = store
         self._owed: dict[GatewayTopic, None] = {}
         self._told_s: dict[GatewayTopic, float] = {}  # of the last CONFIRM_S only
+        self._wanted: dict[MachineTopic, dict[bytes, None]] = {}
         self._wake = asyncio.Event()
 
     def owe(self, gateway: GatewayTopic) -> None:
         """Something of this gateway was committed."""
         self._owed[gateway] = None
         self._wake.set()
+
+    def want(self, machine: MachineTopic, refs: Sequence[bytes]) -> None:
+        """Definitions to ask for with the next confirm to the machine's gateway, which its next heartbeat brings."""
+        if machine in self._wanted or len(self._wanted) < WANTED_MACHINES_MAX:
+            wanted = self._wanted.setdefault(machine, {})
+            wanted |= dict.fromkeys(refs[: DEFINITIONS_MAX - len(wanted)])
 
     async def run(self) -> None:
         """Until cancelled, or the link is lost (LinkAway). One is in flight at a time."""
@@ -58,6 +67,9 @@ class Confirmer:
             _log.debug("confirming later", gateway=gateway.thing, error=str(error))  # the receiver says it aloud
             self._owed[gateway] = None
             return
+        for name, machine in machines.items():
+            wanted = self._wanted.pop(MachineTopic(gateway.plant, name), {})
+            machines[name] = machine.model_copy(update={"definitions": [ref.hex() for ref in wanted]})
         left = iter(machines.items())
         while part := dict(islice(left, MACHINES_MAX)):
             message = Message(gateway.confirm, Confirm(timestamp=time.time_ns() // 1_000_000, machines=part).encode())

@@ -18,11 +18,13 @@ from typing import Any, TypeVar
 
 from cloud import decode
 from cloud.confirmer import Confirmer
-from cloud.store.contract import Beat, Committed, Item, StoreAway, Telemetry
+from cloud.decode import Undefined
+from cloud.definitions import Definitions
+from cloud.store.contract import Beat, Committed, Defined, Item, Store, StoreAway, Telemetry
 from cloud.worker import StoreWorker
 from protocols.program.logs import get_logger
 from protocols.uplink.link import CloudLink, Delivery, LinkError
-from protocols.uplink.topics import STATUS_FILTER, TELEMETRY_FILTER, GatewayTopic, is_name
+from protocols.uplink.topics import DEFINITION_FILTER, STATUS_FILTER, TELEMETRY_FILTER, GatewayTopic, is_name
 
 GROUP_MAX = 200
 ROUND_S_MAX = 5.0
@@ -32,6 +34,7 @@ STORE_RETRY_S_MAX = 5.0
 
 T = TypeVar("T")
 
+FILTERS = (DEFINITION_FILTER, TELEMETRY_FILTER, STATUS_FILTER)
 _log = get_logger(part="receiver")
 
 
@@ -69,6 +72,7 @@ class Receiver:
         self._on_commit = on_commit
         self._on_round = on_round
         self._confirmer = Confirmer(link, store)
+        self._definitions = Definitions()
         self._beat_s = -math.inf
 
     async def run(self) -> None:
@@ -76,7 +80,7 @@ class Receiver:
         pause_s = RETRY_S_FIRST
         while True:
             try:
-                connected = await self._patiently(self._link.connect([TELEMETRY_FILTER, STATUS_FILTER]))
+                connected = await self._patiently(self._link.connect(FILTERS))
                 pause_s = RETRY_S_FIRST
                 self.state.listening_since_us, self.state.protocol = _now_us(), connected.protocol
                 self.state.trouble = ""
@@ -123,19 +127,36 @@ class Receiver:
             await _ended(*[task for task in (waiting, confirming) if task is not None])
 
     async def _commit(self, group: list[Delivery]) -> None:
-        received_us = _now_us()
-        items = await asyncio.to_thread(decode.items, group, received_us)
-        outcomes = await self._insist(items)
+        items, undefined, outcomes = await self._insist(group, _now_us())
         for delivery in group:
             delivery.ack()
+        for one in undefined:
+            _log.info("telemetry refers to definitions that are not known; asking for them", topic=one.topic.telemetry)
+            self._confirmer.want(one.topic, one.refs)
         self._note(items, outcomes)
 
-    async def _insist(self, items: list[Item]) -> Sequence[Committed]:
-        """Commit this group, however long the store is away."""
+    def _take_in(
+        self, store: Store, group: list[Delivery], received_us: int
+    ) -> tuple[list[Item], list[Undefined], Sequence[Committed]]:
+        """Decode and commit, in the store's thread."""
+        known = self._definitions
+        found = decode.items(
+            group,
+            received_us,
+            lambda machine, ref: known.find(store, machine, ref),
+            lambda one: known.learn(one.topic.machine, one.ref, one.definition),
+        )
+        items = [one for one in found if not isinstance(one, Undefined)]
+        return items, [one for one in found if isinstance(one, Undefined)], store.commit(items)
+
+    async def _insist(
+        self, group: list[Delivery], received_us: int
+    ) -> tuple[list[Item], list[Undefined], Sequence[Committed]]:
+        """Take in this group, however long the store is away."""
         pause_s = RETRY_S_FIRST
         while True:
             try:
-                outcomes = await self._store.call(lambda store: store.commit(items))
+                outcomes = await self._store.call(lambda store: self._take_in(store, group, received_us))
             except StoreAway as error:
                 self._store_is_away(error)
                 self._on_round()
@@ -157,6 +178,8 @@ class Receiver:
                         self._confirmer.owe(GatewayTopic(topic.plant, batch.gateway))
                 case Beat(topic) if outcome is Committed.BEAT:
                     self._confirmer.owe(topic)
+                case Defined() if outcome is Committed.DEFINED:
+                    pass
                 case _:
                     _log.warning("a message became a dead letter", topic=_topic(item), outcome=outcome.value)
         self._on_commit(items)
@@ -199,6 +222,8 @@ def _topic(item: Item) -> str:
             return item.topic.telemetry
         case Beat():
             return item.topic.status
+        case Defined():
+            return item.topic.definition
     return item.topic[:200]
 
 

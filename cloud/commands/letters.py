@@ -137,15 +137,26 @@ def _tell(done: Sequence[Replayed], taken: int) -> None:
 def _replay(store: Store, letter: DeadLetter) -> Replayed:
     """Through the receiver's own path: decode, then commit. A status counts as history, never as a sign of life."""
     from cloud import decode
-    from cloud.store.contract import Committed, Undecodable
+    from cloud.definitions import Definitions
+    from cloud.store.contract import Committed, Defined, Undecodable
+    from protocols.uplink.definition import Definition
+    from protocols.uplink.topics import MachineTopic
 
-    item = decode.item(letter.topic, letter.payload, retained=True, received_us=letter.last_us)
+    def find(machine: MachineTopic, ref: bytes) -> Definition | None:
+        return Definitions().find(store, machine, ref)
+
+    item = decode.item(letter.topic, letter.payload, retained=True, received_us=letter.last_us, find=find)
     if isinstance(item, Undecodable):
         return Replayed(letter.id, False, f"still undecodable: {item.reason}")
-    if item.topic.plant not in store.plants():
-        return Replayed(letter.id, False, f"there is still no plant {item.topic.plant}; add it first")
+    if isinstance(item, decode.Undefined):
+        return Replayed(
+            letter.id, False, "it refers to a definition that is not here; its gateway sends both again"
+        )
+    plant = item.topic.machine.plant if isinstance(item, Defined) else item.topic.plant
+    if plant not in store.plants():
+        return Replayed(letter.id, False, f"there is still no plant {plant}; add it first")
     (outcome,) = store.commit([item])
-    taken = outcome in (Committed.NEW, Committed.DUPLICATE, Committed.BEAT)
+    taken = outcome in (Committed.NEW, Committed.DUPLICATE, Committed.BEAT, Committed.DEFINED)
     if taken:
         store.mark_replayed(letter.id)
     return Replayed(letter.id, taken, outcome.value)

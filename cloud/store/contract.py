@@ -25,9 +25,10 @@ from typing import Protocol
 
 from protocols.uplink.batch import Batch
 from protocols.uplink.confirm import MachineConfirm
+from protocols.uplink.definition import Definition
 from protocols.uplink.presence import Heard
 from protocols.uplink.status import Status
-from protocols.uplink.topics import GatewayTopic, MachineTopic, Plant
+from protocols.uplink.topics import DefinitionTopic, GatewayTopic, MachineTopic, Plant
 from protocols.values import Value
 
 
@@ -65,6 +66,17 @@ class Beat:
 
 
 @dataclass(frozen=True, slots=True)
+class Defined:
+    """A definition message with its reference: what later telemetry of its machine refers to."""
+
+    topic: DefinitionTopic
+    ref: bytes
+    definition: Definition
+    payload: bytes
+    received_us: int
+
+
+@dataclass(frozen=True, slots=True)
 class Undecodable:
     """A message that cannot be taken: kept whole as a dead letter. `topic` as text, since it may be the fault."""
 
@@ -74,7 +86,7 @@ class Undecodable:
     received_us: int
 
 
-Item = Telemetry | Beat | Undecodable
+Item = Telemetry | Beat | Defined | Undecodable
 
 
 class Committed(Enum):
@@ -86,6 +98,7 @@ class Committed(Enum):
     UNKNOWN = "unknown tenant or plant: dead letter"
     DEAD = "undecodable: dead letter"
     BEAT = "heartbeat taken"
+    DEFINED = "definition taken"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +183,9 @@ class Store(Protocol):
 
     def confirm(self, gateway: GatewayTopic) -> dict[str, MachineConfirm]:
         """Per machine that this gateway has sent for, the newest epoch's account, for the gateway's confirm."""
+
+    def definition(self, machine: MachineTopic, ref: bytes) -> bytes | None:
+        """The definition message that was committed for this machine with this reference; None where there is none."""
 
     def add_tenant(self, tenant: str) -> None:
         """Raises StoreError where it exists."""

@@ -11,6 +11,7 @@ from cloud.store.contract import (
     Beat,
     Committed,
     DeadLetter,
+    Defined,
     GatewayRow,
     Item,
     LatestValue,
@@ -76,6 +77,7 @@ class MemoryStore:
         self._gateways: dict[GatewayTopic, _Gateway] = {}
         self._letters: dict[tuple[str, bytes], DeadLetter] = {}
         self._letter_id = 0
+        self._definitions: dict[tuple[MachineTopic, bytes], bytes] = {}
         self._receiver: tuple[int, int] | None = None
         self.readings: list[Reading] = []
 
@@ -87,10 +89,18 @@ class MemoryStore:
     def _take(self, item: Item) -> Committed:
         if isinstance(item, Undecodable):
             return self._dead(item, item.topic, item.reason, Committed.DEAD)
-        topic = item.topic.telemetry if isinstance(item, Telemetry) else item.topic.status
-        if item.topic.plant not in self._plants:
-            reason = f"no plant {item.topic.plant} is known; add its tenant and plant, then replay this message"
+        if isinstance(item, Defined):
+            topic, plant = item.topic.definition, item.topic.machine.plant
+        else:
+            topic = item.topic.telemetry if isinstance(item, Telemetry) else item.topic.status
+            plant = item.topic.plant
+        if plant not in self._plants:
+            reason = f"no plant {plant} is known; add its tenant and plant, then replay this message"
             return self._dead(item, topic, reason, Committed.UNKNOWN)
+        if isinstance(item, Defined):
+            self._machines.setdefault(item.topic.machine, _Machine())
+            self._definitions.setdefault((item.topic.machine, item.ref), item.payload)
+            return Committed.DEFINED
         if isinstance(item, Telemetry):
             return self._telemetry(item, topic)
         if not 0 <= item.status.timestamp <= TIMESTAMP_MS_MAX:
@@ -186,6 +196,9 @@ class MemoryStore:
                 name = status.epoch if status is not None and status.epoch in sent and status.epoch else sent[-1]
                 confirms[topic.machine] = sequence.confirm(machine.epochs[name].ledger(name))
         return confirms
+
+    def definition(self, machine: MachineTopic, ref: bytes) -> bytes | None:
+        return self._definitions.get((machine, ref))
 
     def add_tenant(self, tenant: str) -> None:
         if tenant in self._tenants:

@@ -74,6 +74,10 @@ class SqliteStore:
         with self._connection.snapshot() as connection:
             return sqlite_queries.confirm(connection, gateway)
 
+    def definition(self, machine: MachineTopic, ref: bytes) -> bytes | None:
+        with self._connection.snapshot() as connection:
+            return sqlite_queries.definition(connection, machine, ref)
+
     def add_tenant(self, tenant: str) -> None:
         with self._connection.transaction() as connection:
             added = connection.execute("INSERT INTO tenants (name) VALUES (?) ON CONFLICT DO NOTHING", (tenant,))

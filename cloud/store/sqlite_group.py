@@ -13,14 +13,14 @@ from itertools import chain, repeat
 
 from cloud.sequence import Span, of, overlay
 from cloud.store import sqlite_letters
-from cloud.store.contract import Beat, Committed, Item, Telemetry, Undecodable
+from cloud.store.contract import Beat, Committed, Defined, Item, Telemetry, Undecodable
 from cloud.store.packing import Kept, Packed, Unfit, pack
 from cloud.store.sqlite_catalog import Catalog, Epoch, Series
 from cloud.store.sqlite_queries import heard_of
 from protocols.uplink.batch import SEQ_MAX
 from protocols.uplink.presence import hear
 from protocols.uplink.status import TIMESTAMP_MS_MAX
-from protocols.uplink.topics import GatewayTopic, MachineTopic
+from protocols.uplink.topics import MachineTopic
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,8 @@ class Group:
                 return self._telemetry(item)
             case Beat():
                 return self._beat(item)
+            case Defined():
+                return self._defined(item)
             case Undecodable():
                 return self._dead(item, item.reason, Committed.DEAD)
 
@@ -120,6 +122,20 @@ class Group:
         before = self._newest.get(series.id)
         if before is None or order >= before.order:
             self._newest[series.id] = _Newest(order, series, packed, packed.newest)
+
+    # --- a definition ---
+
+    def _defined(self, item: Defined) -> Committed:
+        plant_id = self._catalog.plant(self._connection, item.topic.machine.plant)
+        if plant_id is None:
+            return self._dead(item, _unknown(item), Committed.UNKNOWN)
+        machine = self._catalog.machine(self._connection, item.topic.machine, plant_id)
+        self._connection.execute(
+            "INSERT INTO definitions (machine_id, ref, message, received_us) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT DO NOTHING",
+            (machine.id, item.ref, item.payload, item.received_us),
+        )
+        return Committed.DEFINED
 
     # --- a gateway's status ---
 
@@ -235,7 +251,7 @@ class Group:
             )
 
     def _dead(self, item: Item, reason: str, outcome: Committed) -> Committed:
-        topic = item.topic if isinstance(item, Undecodable) else _topic(item.topic)
+        topic = _topic(item)
         newest_only = isinstance(item, Beat)
         sqlite_letters.put(self._connection, topic, item.payload, reason, item.received_us, newest_only=newest_only)
         self._letters += 1
@@ -247,10 +263,17 @@ def _rows(series: Series, packed: Packed) -> Iterable[tuple[int, int, Kept, int]
     return zip(series_ids, packed.times_us, packed.values, packed.quality, strict=True)
 
 
-def _topic(topic: MachineTopic | GatewayTopic) -> str:
-    return topic.telemetry if isinstance(topic, MachineTopic) else topic.status
+def _topic(item: Item) -> str:
+    match item:
+        case Telemetry():
+            return item.topic.telemetry
+        case Beat():
+            return item.topic.status
+        case Defined():
+            return item.topic.definition
+    return item.topic
 
 
-def _unknown(item: Telemetry | Beat) -> str:
-    plant = item.topic.plant
+def _unknown(item: Telemetry | Beat | Defined) -> str:
+    plant = item.topic.machine.plant if isinstance(item, Defined) else item.topic.plant
     return f"no plant {plant} is known; add its tenant and plant, then replay this message"

@@ -118,3 +118,12 @@ def totals(connection: sqlite3.Connection) -> Totals:
         " (SELECT count(*) FROM dead_letters)"
     )
     return Totals(*row)
+
+
+def definition(connection: sqlite3.Connection, machine: MachineTopic, ref: bytes) -> bytes | None:
+    found = connection.execute(
+        "SELECT message FROM definitions JOIN machines_named USING (machine_id)"
+        " WHERE tenant = ? AND province = ? AND plant = ? AND machine = ? AND ref = ?",
+        (machine.plant.tenant, machine.plant.province, machine.plant.plant, machine.machine, ref),
+    ).fetchone()
+    return None if found is None else bytes(found[0])

@@ -46,6 +46,13 @@ _FIRST = (
         gateway TEXT NOT NULL,
         known INTEGER NOT NULL DEFAULT 0,
         UNIQUE (machine_id, epoch))""",
+    # What telemetry in the referring form refers to: definition messages as they came (docs/wire.md).
+    """CREATE TABLE definitions (
+        machine_id INTEGER NOT NULL REFERENCES machines,
+        ref BLOB NOT NULL,
+        message BLOB NOT NULL,
+        received_us INTEGER NOT NULL,
+        PRIMARY KEY (machine_id, ref)) WITHOUT ROWID""",
     # An epoch belongs to one machine, so this is the idempotency key. `bytes`: of the message.
     """CREATE TABLE telemetry_events (
         epoch_id INTEGER NOT NULL REFERENCES epochs,

@@ -122,6 +122,17 @@ def test_sparse_scans_have_rows_only_where_something_is() -> None:
     ]
 
 
+def test_a_reason_stands_at_its_value_not_at_its_row() -> None:
+    scans = [
+        Scan(AB, TIME, [1], indexes=[1]),
+        Scan(AB, TIME + 1, [2.5], indexes=[0]),
+        Scan(AB, TIME + 2, [None], [0], [Quality.BAD_TIMEOUT], {0: "no answer"}),
+    ]
+    [a, b] = block(AB, scans).columns
+    assert (a.rows, a.values, a.quality, a.reasons) == ([1, 2], [2.5, None], [0, Quality.BAD_TIMEOUT], {1: "no answer"})
+    assert (b.rows, b.values, b.quality, b.reasons) == ([0], [1], None, {})
+
+
 def test_a_tag_that_no_scan_holds_has_no_column() -> None:
     assert [c.name for c in block(AB, [Scan(AB, TIME, [1], indexes=[1])]).columns] == ["b"]
 
@@ -205,6 +216,7 @@ def test_a_scan_that_is_larger_than_a_batch_is_split(sparse: bool) -> None:
     columns = [column for _, batch in sent(drained) for part in batch.blocks for column in part.columns]
     assert [c.name for c in columns] == [tag.name for tag in one.tags]
     assert [bits(v) for c in columns for v in c.values] == list(map(bits, values))
+    assert [c.name for c in columns if c.quality] == [one.tags[7].name, one.tags[7_999].name]
     assert {c.name: dict(c.reasons) for c in columns if c.reasons} == {
         one.tags[7].name: {0: "seven"},
         one.tags[7_999].name: {0: "last"},
