@@ -35,7 +35,10 @@ class Grid:
         self.skipped += following - self._ticks[at] - 1
         self._ticks[at] = following
 
-    def skip_to(self, now_s: float) -> None:
-        """Nothing could be read for a while: the grid goes on from here. Not counted as skipped."""
+    def resume(self, now_s: float) -> None:
+        """The device can be read now, for the first time or again: each group is due at once, once, then on its grid.
+
+        Otherwise an hourly group would stay bad for an hour after each short outage. Not counted as skipped.
+        """
         for at, group in enumerate(self._groups):
-            self._ticks[at] = max(self._ticks[at], math.ceil((now_s - self._start_s) / group.period_s))
+            self._ticks[at] = math.floor((now_s - self._start_s) / group.period_s)

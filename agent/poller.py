@@ -72,7 +72,7 @@ class Poller:
             while True:
                 try:
                     await self._guard(self._driver.connect())
-                    self._grid.skip_to(time.monotonic())
+                    self._grid.resume(time.monotonic())
                     await self._read_on()
                 except FieldError as error:
                     self._away(error)

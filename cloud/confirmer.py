@@ -38,11 +38,17 @@ class Confirmer:
         self._owed[gateway] = None
         self._wake.set()
 
-    def want(self, machine: MachineTopic, refs: Sequence[bytes]) -> None:
-        """Definitions to ask for with the next confirm to the machine's gateway, which its next heartbeat brings."""
-        if machine in self._wanted or len(self._wanted) < WANTED_MACHINES_MAX:
-            wanted = self._wanted.setdefault(machine, {})
-            wanted |= dict.fromkeys(refs[: DEFINITIONS_MAX - len(wanted)])
+    def want(self, machine: MachineTopic, refs: Sequence[bytes]) -> bool:
+        """Definitions to ask for with the next confirm to the machine's gateway, which its next heartbeat brings.
+
+        Whether that is news.
+        """
+        if machine not in self._wanted and len(self._wanted) >= WANTED_MACHINES_MAX:
+            return False
+        wanted = self._wanted.setdefault(machine, {})
+        new = [ref for ref in refs if ref not in wanted][: DEFINITIONS_MAX - len(wanted)]
+        wanted |= dict.fromkeys(new)
+        return bool(new)
 
     async def run(self) -> None:
         """Until cancelled, or the link is lost (LinkAway). One is in flight at a time."""

@@ -131,8 +131,10 @@ class Receiver:
         for delivery in group:
             delivery.ack()
         for one in undefined:
-            _log.info("telemetry refers to definitions that are not known; asking for them", topic=one.topic.telemetry)
-            self._confirmer.want(one.topic, one.refs)
+            if self._confirmer.want(one.topic, one.refs):
+                _log.info(
+                    "telemetry refers to a definition that is not known; asking for it", topic=one.topic.telemetry
+                )
         self._note(items, outcomes)
 
     def _take_in(

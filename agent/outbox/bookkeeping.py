@@ -23,6 +23,20 @@ def note_dropped(ranges: list[Dropped], first: int, last: int, reason: str) -> N
         ranges.append(Dropped(first, last, reason))
 
 
+def declared(ranges: Sequence[Dropped], first: int, last: int, reason: str) -> list[Dropped]:
+    """The dropped ranges with `first` to `last` among them, as far as they are not yet; in ascending order."""
+    found = list(ranges)
+    for one in ranges:
+        if one.first <= first <= one.last:
+            first = one.last + 1
+        if one.first <= last <= one.last:
+            last = one.first - 1
+    if first <= last:
+        found = [one for one in found if not first <= one.first <= one.last <= last]
+        found.append(Dropped(first, last, reason))
+    return sorted(found, key=lambda one: one.first)
+
+
 def unknown(kept: Sequence[KeptDefinition], used: Sequence[GroupDefinition]) -> list[GroupDefinition]:
     """Those of `used` that are not the newest of their group in `kept`, and so have to be kept from now on."""
     newest = {(one.definition.device, one.definition.group): one.definition.ref for one in kept}

@@ -117,6 +117,9 @@ class Outbox(Protocol):
     def release(self, machine: str, through: int) -> int:
         """Let go of everything up to and including `through`; how many batches that were."""
 
+    def declare_dropped(self, machine: str, first: int, last: int, reason: str) -> None:
+        """Record numbers below what is held as dropped, because the receiver misses them and they are not here."""
+
     def forget_dropped(self, machine: str, through: int) -> None:
         """The receiver knows of the dropped ranges up to `through`."""
 

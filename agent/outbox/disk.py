@@ -32,7 +32,7 @@ import diskcache
 import msgpack
 
 from agent.outbox.ballast import Ballast
-from agent.outbox.bookkeeping import KeptDefinition, note_dropped, superseded, unknown
+from agent.outbox.bookkeeping import KeptDefinition, declared, note_dropped, superseded, unknown
 from agent.outbox.cache import open_cache
 from agent.outbox.contract import (
     Draft,
@@ -391,6 +391,14 @@ class DiskOutbox:
         count = self._write(change)
         self._lay_ballast()
         return count
+
+    def declare_dropped(self, machine: str, first: int, last: int, reason: str) -> None:
+        def change() -> None:
+            held = self._machines[machine]
+            held.dropped = declared(held.dropped, first, last, reason)
+            self._save(held)
+
+        self._write(change)
 
     def forget_dropped(self, machine: str, through: int) -> None:
         found = self._machines.get(machine)

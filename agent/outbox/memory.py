@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from agent.outbox.bookkeeping import KeptDefinition, note_dropped, superseded, unknown
+from agent.outbox.bookkeeping import KeptDefinition, declared, note_dropped, superseded, unknown
 from agent.outbox.contract import Draft, Dropped, GroupDefinition, Held, OutboxFull, OutboxStats, Stored
 
 
@@ -83,6 +83,10 @@ class MemoryOutbox:
     def definition(self, machine: str, ref: bytes) -> GroupDefinition | None:
         kept = self._machines.get(machine, _Machine()).definitions
         return next((one.definition for one in kept if one.definition.ref == ref), None)
+
+    def declare_dropped(self, machine: str, first: int, last: int, reason: str) -> None:
+        dropped = self._machines[machine].dropped
+        dropped[:] = declared(dropped, first, last, reason)
 
     def forget_dropped(self, machine: str, through: int) -> None:
         if machine in self._machines:

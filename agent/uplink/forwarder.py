@@ -28,6 +28,7 @@ RETRY_S_FIRST = 1.0
 RETRY_S_MAX = 30.0
 REFUSED_PAUSE_S = 5.0
 GOODBYE_S = 5.0
+GONE = "confirmed before, and no longer held by the gateway"
 
 _log = get_logger(part="uplink")
 
@@ -286,7 +287,22 @@ class Forwarder:
             for machine, word in confirm.machines.items():
                 if word.epoch == self.epoch:
                     self._told -= {(machine, bytes.fromhex(ref)) for ref in word.definitions}
+                    await self._declare_gone(machine, word.missing)
                     await self._release(machine, word.through, word.missing)
+
+    async def _declare_gone(self, machine: str, missing: list[tuple[int, int]]) -> None:
+        """What the receiver misses and we no longer have (its database is new, or restored) must not be waited for."""
+        held = (await self._outbox.call(Outbox.held)).get(machine)
+        if held is None:
+            return
+        for first, last in missing:
+            last = min(last, held.first - 1)
+            if first <= last and not any(one.first <= first and last <= one.last for one in held.dropped):
+                _log.warning(
+                    "the receiver misses batches that are no longer here", machine=machine, first=first, last=last
+                )
+                await self._outbox.call(Outbox.declare_dropped, machine, first, last, GONE)
+                self._beat.set()
 
     async def _release(self, machine: str, through: int, missing: list[tuple[int, int]]) -> None:
         through = self.window.confirmed(machine, through, missing, time.monotonic())

@@ -95,8 +95,11 @@ class Window:
         free = self._count_max - sum(len(lane.sizes) for lane in self._lanes.values())
         if free <= 0 or self._bytes >= self._bytes_max:
             return None
+        share = max(
+            RUN_MAX, self._count_max // max(1, len(self._lanes))
+        )  # a machine that is stuck must not hold up the others
         for machine, lane in self._rotated():
-            count = min(lane.last - lane.next + 1, room, free, RUN_MAX)
+            count = min(lane.last - lane.next + 1, room, free, RUN_MAX, share - len(lane.sizes))
             if count > 0:
                 self._turn += 1
                 return Run(machine, lane.next, count)

@@ -149,9 +149,7 @@ def _replay(store: Store, letter: DeadLetter) -> Replayed:
     if isinstance(item, Undecodable):
         return Replayed(letter.id, False, f"still undecodable: {item.reason}")
     if isinstance(item, decode.Undefined):
-        return Replayed(
-            letter.id, False, "it refers to a definition that is not here; its gateway sends both again"
-        )
+        return Replayed(letter.id, False, "it refers to a definition that is not here; its gateway sends both again")
     plant = item.topic.machine.plant if isinstance(item, Defined) else item.topic.plant
     if plant not in store.plants():
         return Replayed(letter.id, False, f"there is still no plant {plant}; add it first")

@@ -112,6 +112,10 @@ class MemoryStore:
         try:
             columns = pack(batch, item.received_us + self._future_tolerance_us)
         except Unfit as error:
+            epoch = self._epoch(self._machines.setdefault(item.topic, _Machine()), batch.epoch)
+            epoch.gateway = batch.gateway or epoch.gateway
+            epoch.dropped = sequence.add(epoch.dropped, batch.seq)
+            epoch.known = max(epoch.known, batch.seq)
             return self._dead(item, topic, str(error), Committed.DEAD)
         machine = self._machines.setdefault(item.topic, _Machine())
         digests = machine.epochs[batch.epoch].digests if batch.epoch in machine.epochs else {}

@@ -74,6 +74,7 @@ class Group:
         try:
             columns = pack(batch, item.received_us + self._future_tolerance_us)
         except Unfit as error:
+            self._account_for_dead(item, plant_id, str(error))
             return self._dead(item, str(error), Committed.DEAD)
         machine = self._catalog.machine(self._connection, item.topic, plant_id)
         before = self._before(machine.epochs.get(batch.epoch), item)
@@ -98,6 +99,13 @@ class Group:
         for series, packed in zip(all_series, columns, strict=True):
             self._note_newest(series, packed, epoch.id, batch.seq)
         return Committed.NEW
+
+    def _account_for_dead(self, item: Telemetry, plant_id: int, reason: str) -> None:
+        """It is kept, if not as readings: its gateway must not wait for it. A replay that succeeds makes it stored."""
+        machine = self._catalog.machine(self._connection, item.topic, plant_id)
+        epoch = self._catalog.epoch(self._connection, machine, item.batch.epoch, item.batch.gateway)
+        self._overlay(epoch.id, Span(item.batch.seq, item.batch.seq, f"dead letter: {reason}"))
+        self._know(epoch, item.batch.seq)
 
     def _before(self, epoch: Epoch | None, item: Telemetry) -> Committed | None:
         """Whether the number is stored; by the ledger where the event itself is no longer kept."""

@@ -105,6 +105,26 @@ def test_the_oldest_go_when_the_limit_is_reached_and_that_is_recorded(make: Make
     assert outbox.stats().dropped == 2
 
 
+def test_numbers_that_are_long_gone_can_be_declared_dropped(make: Make) -> None:
+    outbox = make()
+    outbox.append([draft() for _ in range(9)], 1)
+    outbox.release("m", 9)
+    outbox.declare_dropped("m", 2, 4, "gone")
+    outbox.declare_dropped("m", 1, 3, "gone again")
+    outbox.declare_dropped("m", 3, 6, "gone again")
+    outbox.declare_dropped("m", 2, 4, "told twice")
+    assert [(d.first, d.last, d.reason) for d in outbox.held()["m"].dropped] == [
+        (1, 1, "gone again"),
+        (2, 4, "gone"),
+        (5, 6, "gone again"),
+    ]
+    outbox.declare_dropped("m", 1, 9, "all of it")
+    assert {n for d in outbox.held()["m"].dropped for n in range(d.first, d.last + 1)} == set(range(1, 10))
+    outbox.forget_dropped("m", 9)
+    assert outbox.held()["m"].dropped == ()
+    assert outbox.append([draft()], 2) == [10]
+
+
 def test_making_room_takes_the_oldest_of_all_machines(make: Make) -> None:
     size = len(f"a {'0' * 16} 1 x")
     outbox = make(limit_bytes=2 * size)

@@ -110,7 +110,7 @@ class Plant:
 async def test_nothing_is_lost_or_doubled_when_broker_receiver_and_agent_are_killed(tmp_path: Path) -> None:
     async with mosquitto(tmp_path / "broker", survives_kill=True) as broker:
         plant = Plant(tmp_path, broker)
-        async with programs(plant.agent, plant.receiver):
+        async with programs(plant.agent, plant.receiver, devices=plant.devices):
             await plant.start()
             await plant.flows("at first")
 
@@ -142,7 +142,7 @@ async def test_a_broker_that_forgets_everything_costs_nothing(tmp_path: Path) ->
     """Without persistence a killed broker loses sessions, queues and retained messages: the window is sent again."""
     async with mosquitto(tmp_path / "broker", persistence=False) as broker:
         plant = Plant(tmp_path, broker)
-        async with programs(plant.agent, plant.receiver):
+        async with programs(plant.agent, plant.receiver, devices=plant.devices):
             await plant.start()
             await plant.flows("at first")
             for _ in range(3):
@@ -156,11 +156,38 @@ async def test_a_broker_that_forgets_everything_costs_nothing(tmp_path: Path) ->
         plant.check()
 
 
+async def test_a_receiver_that_has_forgotten_everything_does_not_stop_the_line(tmp_path: Path) -> None:
+    """Its database is new: what was confirmed to the old one is gone from the gateway, is declared, and goes on."""
+    async with mosquitto(tmp_path / "broker") as broker:
+        plant = Plant(tmp_path, broker)
+        async with programs(plant.agent, plant.receiver, devices=plant.devices):
+            await plant.start()
+            await plant.flows("at first", more=40)
+            assert await asyncio.to_thread(plant.receiver.stop) == 0
+            plant.database = tmp_path / "new.db"
+            write_yaml(
+                plant.receiver.config,
+                {"broker": plant.where, "store": {"path": str(plant.database)}, "http": {"port": 0}},
+            )
+            for words in (("tenant", "add", "acme"), ("plant", "add", "acme", "north", "mill")):
+                plant.cloud(*words)
+            plant.receiver.start()
+            await plant.flows("into the new database", more=40)
+            await until(
+                "the ledger says what was dropped and is whole again",
+                lambda: all(
+                    m["ledger"]["missing"] == 0 and m["ledger"]["dropped"] > 0
+                    for m in plant.cloud("machine", "list")["machines"]
+                ),
+            )
+            await plant.finish()
+
+
 async def test_the_same_over_nats(tmp_path: Path) -> None:
     """The demo's broker: MQTT 3.1.1, chosen by itself."""
     async with nats(tmp_path / "broker", mqtt='ack_wait: "2s"') as broker:
         plant = Plant(tmp_path, broker)
-        async with programs(plant.agent, plant.receiver):
+        async with programs(plant.agent, plant.receiver, devices=plant.devices):
             await plant.start()
             await plant.flows("at first")
             plant.receiver.kill()
@@ -177,7 +204,7 @@ async def test_the_same_over_nats(tmp_path: Path) -> None:
 async def test_a_device_that_comes_and_goes_is_told_of_once_per_change(tmp_path: Path) -> None:
     async with mosquitto(tmp_path / "broker") as broker:
         plant = Plant(tmp_path, broker)
-        async with programs(plant.agent, plant.receiver):
+        async with programs(plant.agent, plant.receiver, devices=plant.devices):
             await plant.start()
             await plant.flows("at first")
             await plant.devices[1].stop()

@@ -56,13 +56,15 @@ class Program:
 
 
 @asynccontextmanager
-async def programs(*all_of: Program) -> AsyncIterator[None]:
+async def programs(*all_of: Program, devices: Sequence[CountingDevice] = ()) -> AsyncIterator[None]:
     """Ends whatever of them still runs."""
     try:
         yield
     finally:
         for program in all_of:
             program.kill()
+        for device in devices:
+            await device.stop()
 
 
 def write_yaml(path: Path, value: Any) -> Path:
