@@ -91,6 +91,12 @@ class Plant:
             lambda: all(len(stored(self.database, f"plc-{at}.count")) >= n for at, n in enumerate(wanted)),
         )
 
+    def has_let_go(self) -> bool:
+        """The newest number of each machine is far above what the outbox holds of both."""
+        said = json.loads((self._tmp_path / "agent" / "status.json").read_text())["status"]
+        held = said["health"]["buffer"]["queuedMessages"]
+        return len(said["machines"]) == 2 and all(m["lastSeq"] > held for m in said["machines"].values())
+
     async def finish(self) -> None:
         """A planned end: stop polling, drain, stop the receiver, stop the devices."""
         assert await asyncio.to_thread(self.agent.stop) == 0
@@ -163,6 +169,7 @@ async def test_a_receiver_that_has_forgotten_everything_does_not_stop_the_line(t
         async with programs(plant.agent, plant.receiver, devices=plant.devices):
             await plant.start()
             await plant.flows("at first", more=40)
+            await until("the agent has let go of confirmed batches of both machines", plant.has_let_go)
             assert await asyncio.to_thread(plant.receiver.stop) == 0
             plant.database = tmp_path / "new.db"
             write_yaml(

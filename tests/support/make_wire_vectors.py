@@ -12,17 +12,21 @@ import math
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import msgpack
 import zstandard
 
+from protocols.uplink import definition as definitions
 from protocols.uplink import frames, status
 from protocols.uplink.batch import SEQ_MAX, Batch, Block, Column
+from protocols.uplink.columns import Base
 from protocols.uplink.confirm import Confirm, MachineConfirm
-from protocols.uplink.envelope import encode
+from protocols.uplink.definition import Definition, pack_referring
+from protocols.uplink.envelope import encode, encode_referring
 from protocols.uplink.status import Status
 from protocols.values import Quality, Value, ValueType
 
@@ -30,6 +34,7 @@ DIRECTORY = Path(__file__).parents[2] / "docs" / "wire-vectors"
 EXACT = 1 << 53
 UNPACKED_BYTES_MAX = 64 << 20  # more than any vector's
 TIME_US = 1_496_275_200_000_000  # 2017-06-01T00:00:00Z
+MAX_US = 253_402_300_799_999_000
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Vector:
     """`payload`: the message. `expected`: what stands in the JSON file beside `about` and `kind`."""
 
     name: str
-    kind: str  # telemetry | status | confirm
+    kind: str  # telemetry | definition | status | confirm
     about: str
     payload: bytes
     expected: dict[str, Any]
@@ -345,6 +350,202 @@ def binary_vectors() -> list[Vector]:
     return [Vector(name, "telemetry", about, encode(sent), {"batch": plain(sent)}) for name, about, sent in made]
 
 
+# --- definitions and the referring form ------------------------------------------------------------------------------
+
+
+def plain_definition(ref: bytes, said: Definition) -> dict[str, Any]:
+    """A definition as it stands in the files."""
+    return {
+        "ref": ref.hex(),
+        "gateway": said.gateway,
+        "epoch": said.epoch,
+        "device": said.device,
+        "group": said.group,
+        "time_us": plain_integer(said.time_us),
+        "tags": [
+            {
+                "name": name,
+                "type": str(kind),
+                "unit": unit,
+                "exponent": base.exponent,
+                "first": plain_integer(base.first),
+            }
+            for (name, kind, unit), base in zip(said.tags, said.bases, strict=True)
+        ],
+    }
+
+
+def define(device: str, *tags: tuple[str, ValueType, str, Base], group: str = "main", **other: Any) -> Definition:
+    """A definition of gw-1 in an epoch of 8 bytes."""
+    names, bases = tuple(tag[:3] for tag in tags), tuple(tag[3] for tag in tags)
+    return replace(Definition("gw-1", "0011223344556677", device, group, TIME_US, names, bases), **other)
+
+
+def pattern(value: float, code: str = "d") -> Base:
+    """Expected to be sent as bit patterns, near this one."""
+    return Base(15, int.from_bytes(struct.pack(f">{code}", value), "big"))
+
+
+DEFINITIONS: dict[str, tuple[str, Definition]] = {
+    "worked-example": (
+        "The definition that wire.md takes apart byte by byte.",
+        define(
+            "plc-1",
+            ("temp", ValueType.FLOAT32, "°C", Base(1, 205)),
+            ("run", ValueType.BOOL, "", Base()),
+            ("flow", ValueType.INT, "l/s", Base(0, -3)),
+            ("angle", ValueType.FLOAT64, "rad", pattern(math.pi)),
+        ),
+    ),
+    "types": (
+        "Every type, with first values at both ends; the widest exponents.",
+        define(
+            "plc-2",
+            ("bool", ValueType.BOOL, "", Base()),
+            ("int", ValueType.INT, "", Base(0, -(1 << 63))),
+            ("uint", ValueType.UINT, "", Base(0, -1)),
+            ("float32", ValueType.FLOAT32, "bar", Base(3, 1013)),
+            ("float32-odd", ValueType.FLOAT32, "bar", Base(15, 0xFFFFFFFF)),
+            ("float64", ValueType.FLOAT64, "bar", Base(14, -(1 << 52))),
+            ("float64-odd", ValueType.FLOAT64, "mm/s", Base(15, (1 << 64) - 1)),
+            ("text", ValueType.STRING, "", Base()),
+            ("温度", ValueType.FLOAT64, "°C", Base(0, 20)),
+            group="all-types",
+        ),
+    ),
+    "other-epoch": (
+        "The same gateway in another epoch.",
+        define("plc-1", ("temp", ValueType.FLOAT64, "", Base()), epoch="ff" * 32),
+    ),
+    "nothing": ("No tags; the longest time; neither gateway nor names.", Definition("", "00", "", "", MAX_US, (), ())),
+}
+
+
+def kept(name: str, fresh: bytes) -> bytes:
+    """The payload on file if it still says the same: a reference is a hash of the compressed bytes."""
+    path = DIRECTORY / f"{name}.bin"
+    on_file = path.read_bytes() if path.exists() else b""
+    return on_file if inside(on_file) == inside(fresh) else fresh
+
+
+@cache
+def message_of(name: str) -> bytes:
+    """The definition's message."""
+    return kept(f"definition-{name}", definitions.encode(DEFINITIONS[name][1]))
+
+
+def ref_of(name: str) -> bytes:
+    """The definition's reference."""
+    return definitions.ref(message_of(name))
+
+
+def referring(*blocks: tuple[str, Block], seq: int = 8) -> bytes:
+    """A message of these blocks; each refers to the definition of that name."""
+    packed = [pack_referring(block, ref_of(name), DEFINITIONS[name][1]) for name, block in blocks]
+    return encode_referring(seq, packed)
+
+
+def temp(*values: float | None, **more: Any) -> Column:
+    """Of the worked example's definition."""
+    return Column("temp", ValueType.FLOAT32, [None if v is None else f32(v) for v in values], "°C", **more)
+
+
+def run(*values: bool | None, **more: Any) -> Column:
+    """Of the worked example's definition."""
+    return Column("run", ValueType.BOOL, values, "", **more)
+
+
+def flow(*values: int | None, **more: Any) -> Column:
+    """Of the worked example's definition."""
+    return Column("flow", ValueType.INT, values, "l/s", **more)
+
+
+def angle(*values: float | None, **more: Any) -> Column:
+    """Of the worked example's definition."""
+    return Column("angle", ValueType.FLOAT64, values, "rad", **more)
+
+
+def every_type(rows: int) -> list[Column]:
+    """Columns of the definition `types`."""
+    return [
+        Column("bool", ValueType.BOOL, [row % 2 == 0 for row in range(rows)]),
+        Column("int", ValueType.INT, [(1 << 63) - 1 - row for row in range(rows)]),
+        Column("uint", ValueType.UINT, [(1 << 64) - 1 if row % 2 else 0 for row in range(rows)]),
+        Column("float32", ValueType.FLOAT32, [f32(round(1.013 + row / 1000, 3)) for row in range(rows)], "bar"),
+        Column("float32-odd", ValueType.FLOAT32, [bits32(0x7FC00000 + row)[0] for row in range(rows)], "bar"),
+        Column("float64", ValueType.FLOAT64, [0.1 + row for row in range(rows)], "bar"),
+        Column("float64-odd", ValueType.FLOAT64, [math.sin(row) for row in range(rows)], "mm/s"),
+        Column("text", ValueType.STRING, ["auto"] * rows),
+        Column("温度", ValueType.FLOAT64, [20.5 + row for row in range(rows)], "°C"),
+    ]
+
+
+def referring_blocks() -> list[tuple[str, str, list[tuple[str, Block]]]]:
+    """Name, what it shows, and the blocks with their definitions' names."""
+    bad, later = Quality.BAD_TIMEOUT, TIME_US + 3_600_123_000
+    worked = Block("plc-1", [TIME_US + 60_000_000 + 250_000], [temp(20.6), run(True), flow(-3)])
+    whole = [temp(20.5, 20.5), run(True, False), flow(-3, 500), angle(3.25, -0.0)]
+    gaps = [
+        temp(None, 20.5, quality=[bad, 0], reasons={0: "no answer"}),
+        run(True, rows=[1]),
+        flow(None, None, quality=[bad, bad]),
+        angle(None, math.pi, quality=[bad, 0]),
+    ]
+    two = [("worked-example", worked), ("types", Block("plc-2", [later], every_type(1)))]
+    simple: list[tuple[str, str, Block]] = [
+        ("worked-example", "The message that wire.md takes apart byte by byte.", worked),
+        ("no-column", "A row, and none of the columns.", Block("plc-1", [TIME_US], [])),
+        ("no-row", "Every column, and no row.", Block("plc-1", [], [temp(), run(), flow(), angle()])),
+        ("one-column", "The last column alone, far from what is expected.", Block("plc-1", [later], [angle(-1e-300)])),
+        ("whole-seconds", "Times in seconds, modes on their way.", Block("plc-1", seconds(2), whole)),
+        ("microseconds", "Times in µs, before the definition's.", Block("plc-1", [1, TIME_US - 1], whole)),
+        ("other-exponents", "Not as expected: nothing is added.", Block("plc-1", [later], [temp(20.25), angle(0.5)])),
+        ("bad-qualities", "Exceptions, their keys counted among the columns present.", Block("plc-1", [1, 2], gaps)),
+        ("equal-rows", "Two rows that are the same.", Block("plc-1", [later] * 2, [temp(20.5, 20.5)])),
+    ]
+    made = [(name, about, [("worked-example", block)]) for name, about, block in simple]
+    return [
+        *made,
+        (
+            "every-type",
+            "Every type; differences and patterns of every width.",
+            [("types", Block("plc-2", seconds(5), every_type(5)))],
+        ),
+        ("two-blocks", "Two blocks that refer to two definitions.", two),
+    ]
+
+
+def definition_vectors() -> list[Vector]:
+    """Definitions, messages that refer to them, and one that refers to nothing known."""
+    said = [
+        Vector(
+            f"definition-{name}",
+            "definition",
+            about,
+            message_of(name),
+            {"definition": plain_definition(ref_of(name), one)},
+        )
+        for name, (about, one) in DEFINITIONS.items()
+    ]
+    sent = [
+        Vector(
+            f"referring-{name}",
+            "telemetry",
+            about,
+            referring(*blocks),
+            {
+                "needs": [f"definition-{needed}" for needed, _ in blocks],
+                "batch": plain(batch(*(block for _, block in blocks), seq=8)),
+            },
+        )
+        for name, about, blocks in referring_blocks()
+    ]
+    [two] = [blocks for name, _, blocks in referring_blocks() if name == "two-blocks"]
+    about = "Two definitions are needed, one is there: the other is asked for."
+    expected = {"needs": ["definition-types"], "missing": [ref_of("worked-example").hex()]}
+    return [*said, *sent, Vector("referring-missing", "telemetry", about, referring(*two), expected)]
+
+
 # --- the JSON form ---------------------------------------------------------------------------------------------------
 
 
@@ -457,7 +658,11 @@ def other_vectors() -> list[Vector]:
         timestamp=TIME_US // 1000,
         machines={
             "press-1": MachineConfirm(
-                epoch="0011223344556677", through=110, highest=119, missing=[(111, 111), (115, 117)]
+                epoch="0011223344556677",
+                through=110,
+                highest=119,
+                missing=[(111, 111), (115, 117)],
+                definitions=["00ff00ff00ff"],
             ),
             "press-2": MachineConfirm(epoch="", through=0),
         },
@@ -523,7 +728,7 @@ def refused_vectors() -> list[Vector]:
         ("json-seq-float", "telemetry", "content", "seq 1.0 is no whole number.", least_json(seq=1.0)),
         ("json-nested-value", "telemetry", "content", "A map as value.", least_json(values={"t": {"u": 1}})),
         ("json-strange-quality", "telemetry", "content", "A quality of no tag.", least_json(quality={"u": "bad"})),
-        ("version", "telemetry", "version", "schemaVersion 2.", changed(lambda m: m.__setitem__(0, 2))),
+        ("version", "telemetry", "version", "schemaVersion 3.", changed(lambda m: m.__setitem__(0, 3))),
         ("epoch-as-text", "telemetry", "content", "A text for bytes.", changed(lambda m: m.__setitem__(2, "00"))),
         ("rows-beyond-limit", "telemetry", "limit", "100,001 rows.", in_block(1, 100_001)),
         ("name-twice", "telemetry", "content", "A tag twice.", in_block(2, ["temp", "run", "flow", "temp"])),
@@ -558,9 +763,82 @@ def refused_vectors() -> list[Vector]:
     return [Vector(f"refuse-{name}", kind, about, data, {"refuse": why}) for name, kind, why, about, data in made]
 
 
+def worked_definition(at: int, wrong: Any) -> bytes:
+    """The worked definition with another part `at`."""
+    parts = frames.unpack(message_of("worked-example"))
+    parts[at] = wrong
+    return frames.pack(parts)
+
+
+def in_referring(at: int, wrong: Any) -> bytes:
+    """The worked referring message with another part `at` in its block."""
+    message = frames.unpack(referring(*referring_blocks()[0][2]))
+    block = [*message[2][0], *[None] * (7 - len(message[2][0]))]
+    block[at] = wrong
+    return frames.pack([*message[:2], [block]])
+
+
+def refused_references() -> list[Vector]:
+    """One fault each, in a definition or in a message that refers to one."""
+    other = Block("plc-1", [TIME_US], [Column("temp", ValueType.FLOAT64, [1.0])])
+    mixed = referring(referring_blocks()[0][2][0], ("other-epoch", other))
+    faults: list[tuple[str, str, str, bytes]] = [
+        ("version", "version", "Version 2.", worked_definition(0, 2)),
+        ("parts", "content", "Ten parts.", frames.pack(frames.unpack(message_of("worked-example"))[:10])),
+        ("no-epoch", "content", "An empty epoch.", worked_definition(2, b"")),
+        ("name-twice", "content", "A tag twice.", worked_definition(6, ["temp", "run", "flow", "temp"])),
+        (
+            "int-exponent",
+            "content",
+            "A decimal exponent of a column of int.",
+            worked_definition(9, b"\x01\x00\x01\x0f"),
+        ),
+        ("exponent", "content", "An exponent over 15.", worked_definition(9, b"\x10\x00\x00\x0f")),
+        (
+            "wide-pattern",
+            "content",
+            "2^32 as pattern of a float32.",
+            worked_definition(10, b"\x80\x80\x80\x80\x20\0\0\0"),
+        ),
+        ("few-firsts", "content", "Three first values for four tags.", worked_definition(10, b"\0\0\0")),
+    ]
+    wrong: list[tuple[str, str, str, bytes]] = [
+        ("no-block", "limit", "No block.", frames.pack([2, 8, []])),
+        ("short-reference", "content", "A reference of five bytes.", in_referring(0, b"short")),
+        ("two-epochs", "content", "Blocks of two epochs.", mixed),
+        ("no-streams", "content", "No stream.", in_referring(1, [])),
+        ("stream-left-over", "content", "A stream longer than its columns.", in_referring(1, [b"\x02\x02\x00", b"\0"])),
+        ("rows-beyond-limit", "limit", "100,001 rows.", in_referring(2, 100_001)),
+        ("time-scale", "content", "Times of an unknown scale.", in_referring(3, b"\x01\x01\x00")),
+        ("modes-short", "content", "A mode is missing.", in_referring(3, b"\x03\x01")),
+        ("no-extras", "content", "The bool column has no bits.", in_referring(4, None)),
+        ("column-beyond", "content", "A column beyond the definition's.", in_referring(6, [0, 1, 3])),
+        ("column-twice", "content", "A column twice.", in_referring(6, [0, 1, 0])),
+        ("all-columns", "content", "Three columns are there, four are said to be.", in_referring(6, None)),
+    ]
+    needs = ["definition-worked-example", "definition-other-epoch"]
+    return [
+        *(
+            Vector(f"refuse-definition-{name}", "definition", about, data, {"refuse": why})
+            for name, why, about, data in faults
+        ),
+        *(
+            Vector(f"refuse-referring-{name}", "telemetry", about, data, {"needs": needs, "refuse": why})
+            for name, why, about, data in wrong
+        ),
+    ]
+
+
 def vectors() -> list[Vector]:
     """All of them."""
-    return [*binary_vectors(), *json_vectors(), *other_vectors(), *refused_vectors()]
+    return [
+        *binary_vectors(),
+        *definition_vectors(),
+        *json_vectors(),
+        *other_vectors(),
+        *refused_vectors(),
+        *refused_references(),
+    ]
 
 
 def write(directory: Path) -> None:

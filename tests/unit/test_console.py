@@ -475,13 +475,13 @@ def test_lines_in_a_file_or_a_pipe() -> None:
     log.debug("not shown")
     log.info("connected", requests=3)
     log.warning("no answer\x1b[2J", error=ValueError("a b"), ok=True)
-    logging.getLogger("pymodbus").info("not shown")
-    logging.getLogger("pymodbus").warning("odd reply %d", 7)
+    logging.getLogger("somelibrary").info("not shown")
+    logging.getLogger("somelibrary").warning("odd reply %d", 7)
     time = r"timestamp=\d{4}-\d\d-\d\dT[\d:.]+Z"
     patterns = [
         rf"{time} level=info event=connected device=plc-1 requests=3",
         rf'{time} level=warning event="no answer\\\\x1b\[2J" device=plc-1 error="a b" ok=true',
-        rf'{time} level=warning event="odd reply 7" logger=pymodbus',
+        rf'{time} level=warning event="odd reply 7" logger=somelibrary',
     ]
     lines = stream.getvalue().splitlines()
     assert len(lines) == len(patterns)

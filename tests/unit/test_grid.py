@@ -49,28 +49,25 @@ def test_a_read_that_ends_on_a_point_has_missed_it() -> None:
     assert grid.skipped == 3
 
 
-def test_after_an_outage_the_grid_goes_on_from_now_and_nothing_counts_as_skipped() -> None:
-    grid = Grid(groups(1.0, 10.0), 0.0)
+def test_after_an_outage_each_group_is_due_at_once_and_then_on_its_grid() -> None:
+    grid = Grid(groups(1.0, 3600.0), 0.0)
     grid.done(0, 0.1)
     grid.done(1, 0.2)
-    grid.skip_to(57.3)
-    assert grid.next_due() == (58.0, 0)
+    grid.resume(57.3)
+    due = []
+    for _ in range(4):
+        due.append(grid.next_due())
+        grid.done(due[-1][1], max(57.4, due[-1][0]))
+    assert due == [(0.0, 1), (57.0, 0), (58.0, 0), (59.0, 0)]
     assert grid.skipped == 0
-    grid.done(0, 58.1)
-    grid.done(0, 59.1)
-    assert grid.next_due() == (60.0, 0)
-    grid.done(0, 60.05)
-    assert grid.next_due() == (60.0, 1)
 
 
-def test_skipping_to_a_time_that_has_not_come_to_a_point_changes_nothing() -> None:
-    grid = Grid(groups(10.0), 0.0)
-    grid.done(0, 0.5)
-    grid.skip_to(0.6)
-    assert grid.next_due() == (10.0, 0)
-    grid.done(0, 10.0)
-    grid.skip_to(10.0)  # that point was read
-    assert grid.next_due() == (20.0, 0)
+def test_a_group_is_first_read_when_the_device_can_be_reached_not_a_period_later() -> None:
+    grid = Grid(groups(3600.0), 100.0)
+    grid.resume(100.002)
+    assert grid.next_due() == (100.0, 0)
+    grid.done(0, 100.01)
+    assert grid.next_due() == (3700.0, 0)
 
 
 periods = st.lists(st.floats(0.05, 100.0), min_size=1, max_size=4)
@@ -108,14 +105,17 @@ def test_each_point_was_read_or_is_counted_as_skipped(period_s: float, delays_s:
 
 @given(periods, st.floats(0.0, 1e6), st.floats(0.0, 1e4), st.booleans())
 @settings(deadline=None)
-def test_no_burst_after_a_stall(periods_s: list[float], start_s: float, stall_s: float, outage: bool) -> None:
-    """After any stall each group is due at most once before the next point of its own grid."""
+def test_no_burst_after_a_stall_or_an_outage(
+    periods_s: list[float], start_s: float, away_s: float, outage: bool
+) -> None:
+    """Each group is due at most once before the next point of its own grid; after an outage exactly once."""
     grid = Grid(groups(*periods_s), start_s)
-    now_s = start_s + stall_s
+    now_s = start_s + away_s
     if outage:
-        grid.skip_to(now_s)
+        grid.resume(now_s)
     reads = [0] * len(periods_s)
     while (due := grid.next_due())[0] < now_s - 1e-6:
         grid.done(due[1], now_s)
         reads[due[1]] += 1
-    assert max(reads) <= (0 if outage else 1)
+    assert max(reads) <= 1
+    assert grid.skipped == 0 or not outage
