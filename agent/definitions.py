@@ -8,40 +8,53 @@ plant. The first renewal comes sooner, because by then it is known how many deci
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from agent.blocks import block
 from agent.outbox.contract import Encoded, GroupDefinition
-from protocols.field.contract import Group
+from protocols.field.contract import Group, Scan
 from protocols.uplink import definition as definitions
-from protocols.uplink.batch import Batch, Block
-from protocols.uplink.columns import Base
-from protocols.uplink.definition import Definition
+from protocols.uplink.batch import Batch
+from protocols.uplink.definition import Definition, Referring, pack_referring
 from protocols.uplink.envelope import encode, encode_referring
+from protocols.uplink.rows import RowPacker
 from protocols.uplink.streams import XOR
 
 RENEW_RATIO = 64
-LEARN_RATIO = 8
+LEARN_RATIO = 2
 
-GroupBlock = tuple[Group, Block]
+GroupScans = Sequence[Scan]
+"""At least one scan, all of one poll group."""
 
 
 class Encoder(Protocol):
-    """Makes a message of the blocks of one batch."""
+    """Makes a message of the scans of one batch."""
 
-    def encode(self, epoch: str, seq: int, blocks: Sequence[GroupBlock]) -> Encoded: ...
+    def encode(self, epoch: str, seq: int, groups: Sequence[GroupScans]) -> Encoded: ...
 
 
 @dataclass
 class _Entry:
-    """`used`: position → the most decimals that a batch needed since this definition was made."""
+    """`used`: position → the most decimals (XOR above all) that a batch needed since this definition was made."""
 
     group: Group
     definition: Definition
     stored: GroupDefinition
+    packer: RowPacker
     renew_bytes: int
     bytes: int = 0
     used: dict[int, int] = field(default_factory=dict)
+
+    def least(self) -> dict[str, int]:
+        """What the next definition should expect: as many decimals as were ever needed, patterns where none sufficed.
+
+        A tag that is kept as patterns gets another chance, because nothing shows whether decimals would do by now.
+        """
+        expected = {}
+        for at, ((name, _, _), base) in enumerate(zip(self.definition.tags, self.definition.bases, strict=True)):
+            expected[name] = 0 if base.exponent == XOR else max(base.exponent, self.used.get(at, 0))
+        return expected
 
 
 class Book:
@@ -51,46 +64,42 @@ class Book:
         self._gateway = gateway
         self._entries: dict[tuple[str, str], _Entry] = {}
 
-    def encode(self, epoch: str, seq: int, blocks: Sequence[GroupBlock]) -> Encoded:
+    def encode(self, epoch: str, seq: int, groups: Sequence[GroupScans]) -> Encoded:
         """The message, and every definition that it refers to."""
-        entries = [self._entry(epoch, group, block) for group, block in blocks]
-        packed = []
-        for entry, (_, block) in zip(entries, blocks, strict=True):
-            referring = definitions.pack_referring(block, entry.stored.ref, entry.definition)
-            for at, exponent in referring.exponents:
-                if exponent < XOR:
-                    entry.used[at] = max(exponent, entry.used.get(at, 0))
-            packed.append(referring)
+        entries = [self._entry(epoch, scans) for scans in groups]
+        packed = [self._pack(entry, scans) for entry, scans in zip(entries, groups, strict=True)]
         payload = encode_referring(seq, packed)
         for entry in entries:
             entry.bytes += len(payload) // len(entries)
         return Encoded(payload, tuple(entry.stored for entry in entries))
 
-    def _entry(self, epoch: str, group: Group, block: Block) -> _Entry:
+    def _pack(self, entry: _Entry, scans: GroupScans) -> Referring:
+        if all(scan.indexes is None and scan.quality is None for scan in scans):
+            regular = entry.packer.pack([scan.time_us for scan in scans], [scan.values for scan in scans])
+            if regular is not None:
+                return regular
+        referring = pack_referring(block(entry.group, scans), entry.stored.ref, entry.definition)
+        for at, exponent in referring.exponents:
+            entry.used[at] = max(exponent, entry.used.get(at, 0))
+        return referring
+
+    def _entry(self, epoch: str, scans: GroupScans) -> _Entry:
+        group = scans[0].group
         key = (group.device, group.name)
         entry = self._entries.get(key)
-        fits = entry is not None and entry.group is group and entry.definition.epoch == epoch
-        if entry is None or not fits:
-            entry = self._entries[key] = self._define(epoch, group, block, {}, LEARN_RATIO)
+        if entry is None or entry.group is not group or entry.definition.epoch != epoch:
+            entry = self._entries[key] = self._define(epoch, scans, {}, LEARN_RATIO)
         elif entry.bytes >= entry.renew_bytes:
-            entry = self._entries[key] = self._define(epoch, group, block, entry.used, RENEW_RATIO)
+            entry = self._entries[key] = self._define(epoch, scans, entry.least(), RENEW_RATIO)
         return entry
 
-    def _define(self, epoch: str, group: Group, block: Block, used: dict[int, int], ratio: int) -> _Entry:
+    def _define(self, epoch: str, scans: GroupScans, least: dict[str, int], ratio: int) -> _Entry:
+        group = scans[0].group
         tags = [(tag.name, tag.value_type, tag.unit) for tag in group.tags]
-        made = definitions.define(self._gateway, epoch, group.name, tags, block)
-        made = replace(made, bases=tuple(_raised(base, used.get(at, 0)) for at, base in enumerate(made.bases)))
+        made = definitions.define(self._gateway, epoch, group.name, tags, block(group, scans), least)
         message = definitions.encode(made)
         stored = GroupDefinition(definitions.ref(message), group.device, group.name, message)
-        return _Entry(group, made, stored, ratio * len(message))
-
-
-def _raised(base: Base, exponent: int) -> Base:
-    """With at least so many decimals."""
-    if base.exponent >= exponent:
-        return base
-    first = base.first * 10 ** (exponent - base.exponent)
-    return Base(exponent, first) if abs(first) < 1 << 53 else base
+        return _Entry(group, made, stored, RowPacker(stored.ref, made), ratio * len(message))
 
 
 class SelfContained:
@@ -99,6 +108,6 @@ class SelfContained:
     def __init__(self, gateway: str) -> None:
         self._gateway = gateway
 
-    def encode(self, epoch: str, seq: int, blocks: Sequence[GroupBlock]) -> Encoded:
+    def encode(self, epoch: str, seq: int, groups: Sequence[GroupScans]) -> Encoded:
         """The message; it refers to nothing."""
-        return Encoded(encode(Batch(self._gateway, epoch, seq, [block for _, block in blocks])))
+        return Encoded(encode(Batch(self._gateway, epoch, seq, [block(scans[0].group, scans) for scans in groups])))

@@ -110,8 +110,10 @@ class Forwarder:
 
     async def drained(self) -> None:
         """Wait until everything that the outbox holds now is confirmed."""
-        await self._refresh()
-        while not self.window.idle():
+        held = await self._outbox.call(Outbox.held)
+        wanted = {machine: numbers.last for machine, numbers in held.items() if numbers.first <= numbers.last}
+        self._wake.set()
+        while any(self._released.get(machine, 0) < last for machine, last in wanted.items()):
             self._settled.clear()
             await self._settled.wait()
 

@@ -18,7 +18,7 @@ from itertools import accumulate, groupby, pairwise, repeat
 from typing import Any
 
 from protocols.uplink.batch import Block, Column
-from protocols.uplink.streams import MASK, XOR, ColumnError, Reader, Writer, signed
+from protocols.uplink.streams import MASK, WIDTHS, XOR, ColumnError, Reader, Writer, signed
 from protocols.values import Value, ValueType
 
 READINGS_MAX = 2_000_000
@@ -57,6 +57,11 @@ def _decimal(numbers: Sequence[float], code: str, least: int = 0) -> tuple[int, 
     return None
 
 
+def pattern_mode(value_type: ValueType) -> int:
+    """The mode of a float column whose values are kept as bit patterns."""
+    return XOR | WIDTHS.index(_FLOATS[value_type][2]) << 4
+
+
 @dataclass(frozen=True, slots=True)
 class Base:
     """What a column is expected to be near: its decimal exponent (or XOR) and a value as an integer or pattern."""
@@ -68,15 +73,15 @@ class Base:
 NO_BASE = Base()
 
 
-def base_of(value_type: ValueType, values: Sequence[Any]) -> Base:
-    """The base that suits these values (any of which may be None)."""
+def base_of(value_type: ValueType, values: Sequence[Any], least: int = 0) -> Base:
+    """The base that suits these values (any of which may be None), with at least so many decimals; XOR: as patterns."""
     present = [value for value in values if value is not None]
     if not present or value_type in (ValueType.BOOL, ValueType.STRING):
         return NO_BASE
     if value_type not in _FLOATS:
         return Base(0, signed(present[-1]))
     code, bits_code, _ = _FLOATS[value_type]
-    found = _decimal(present, code)
+    found = None if least == XOR else _decimal(present, code, least)
     if found is None:
         return Base(XOR, array(bits_code, array(code, present[-1:]).tobytes())[0])
     return Base(found[0], found[1][-1])
@@ -254,7 +259,7 @@ def unpack_columns(
     """(times in µs, columns) from a block's streams, to their very end. Raises ColumnError."""
     if type(rows) is not int or not 0 <= rows <= ROWS_MAX:
         raise ColumnError("a block's number of rows is missing or out of bounds")
-    if not isinstance(extras, list) or not isinstance(exceptions, dict):
+    if not isinstance(extras, list) or not isinstance(exceptions, dict) or None in exceptions.values():
         raise ColumnError("a block's extras or exceptions are missing")
     exponent, width = reader.mode()
     scale = _TIME_SCALES.get(exponent)

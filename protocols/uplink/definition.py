@@ -12,17 +12,18 @@ Message, MessagePack in a zstd frame:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from protocols.uplink.batch import Block, Column
+from protocols.uplink.batch import Block
 from protocols.uplink.columns import (
     Base,
     base_of,
     pack_columns,
     pack_runs,
     pack_types,
+    pattern_mode,
     unpack_columns,
     unpack_tags,
 )
@@ -63,10 +64,19 @@ def ref(message: bytes) -> bytes:
 
 
 def define(
-    gateway: str, epoch: str, group: str, tags: Sequence[tuple[str, ValueType, str]], block: Block
+    gateway: str,
+    epoch: str,
+    group: str,
+    tags: Sequence[tuple[str, ValueType, str]],
+    block: Block,
+    least: Mapping[str, int] | None = None,
 ) -> Definition:
-    """A definition of `tags`, with `block`'s values to be near to; tags that it lacks get no expectation."""
-    found = {column.name: base_of(column.type, column.values) for column in block.columns}
+    """A definition of `tags`, with `block`'s values to be near to; tags that it lacks get no expectation.
+
+    `least`: tag → at least so many decimals, or XOR.
+    """
+    wanted = least or {}
+    found = {column.name: base_of(column.type, column.values, wanted.get(column.name, 0)) for column in block.columns}
     bases = tuple(found.get(name, Base()) for name, _, _ in tags)
     time_us = block.times_us[-1] if block.times_us else 0
     return Definition(gateway, epoch, block.device, group, time_us, tuple(tags), bases)
@@ -107,21 +117,31 @@ def decode(message: bytes) -> Definition:
         if type(time_us) is not int or not 0 <= time_us <= TIMESTAMP_MS_MAX * 1000:
             raise DefinitionError("a definition's time lies outside the years 1970 to 9999")
         tags = tuple(unpack_tags(names, types, units))
-        return Definition(gateway, epoch.hex(), device, group, time_us, tags, _bases(exponents, firsts, len(tags)))
+        bases = _bases(exponents, firsts, [kind for _, kind, _ in tags])
+        return Definition(gateway, epoch.hex(), device, group, time_us, tags, bases)
     except (FrameError, ColumnError) as error:
         raise DefinitionError(str(error)) from None
 
 
-def _bases(exponents: Any, firsts: Any, count: int) -> tuple[Base, ...]:
-    if not isinstance(exponents, bytes) or len(exponents) != count or not isinstance(firsts, bytes):
+def _bases(exponents: Any, firsts: Any, kinds: Sequence[ValueType]) -> tuple[Base, ...]:
+    if not isinstance(exponents, bytes) or len(exponents) != len(kinds) or not isinstance(firsts, bytes):
         raise DefinitionError("a definition's exponents or first values do not match its tags")
     numbers = [unzigzag(number) for number in read_varints(firsts)]
-    if len(numbers) != count:
+    if len(numbers) != len(kinds):
         raise DefinitionError("a definition's first values do not match its tags")
-    return tuple(
+    bases = tuple(
         Base(exponent, number & ((1 << 64) - 1) if exponent == XOR else number)
         for exponent, number in zip(exponents, numbers, strict=True)
     )
+    if not all(map(_fits, bases, kinds)):
+        raise DefinitionError("a definition's exponent or first value does not fit its tag's type")
+    return bases
+
+
+def _fits(base: Base, kind: ValueType) -> bool:
+    if kind is ValueType.FLOAT32 and base.exponent == XOR:
+        return base.first >> 32 == 0
+    return base.exponent <= (XOR if kind in (ValueType.FLOAT32, ValueType.FLOAT64) else 0)
 
 
 # --- blocks that refer to a definition --------------------------------------------------------------------------------
@@ -153,7 +173,7 @@ def pack_referring(block: Block, reference: bytes, definition: Definition) -> Re
         reference,
         streams,
         None if len(times_us) == 1 else len(times_us),
-        None if modes == _expected_modes(exponent, block.columns, bases) else modes,
+        None if modes == expected_modes((column.type for column in block.columns), bases) else modes,
         extras,
         exceptions,
         None if present == list(range(len(definition.tags))) else _steps(present),
@@ -174,24 +194,30 @@ def unpack_referring(packed: Any, definition: Definition, readings_left: int) ->
     present = range(len(definition.tags)) if steps is None else _positions(steps, len(definition.tags))
     tags, bases = [definition.tags[at] for at in present], [definition.bases[at] for at in present]
     if modes is None:
-        modes = bytes([3, *(base.exponent for (_, kind, _), base in zip(tags, bases, strict=True) if _is_number(kind))])
+        modes = expected_modes((kind for _, kind, _ in tags), bases)
     if not isinstance(modes, bytes):
         raise ColumnError("a block's modes are not bytes")
     if not isinstance(streams, list) or not 1 <= len(streams) <= 5:
         raise ColumnError("a block's streams are not one to five byte strings")
     reader = Reader(modes, [*streams, *[b""] * (5 - len(streams))])
-    extras, exceptions = extras or [], exceptions or {}
     rows = 1 if rows is None else rows
+    extras = [] if extras is None else extras
+    exceptions = {} if exceptions is None else exceptions
     found = unpack_columns(reader, rows, tags, bases, extras, exceptions, readings_left, definition.time_us)
     return Block(definition.device, *found)
 
 
-def _expected_modes(exponent: int, columns: Sequence[Column], bases: Sequence[Base]) -> bytes | None:
-    """What the modes are when everything is as expected and nothing differs within the block: milliseconds, one row."""
-    if exponent != 3:
+def expected_modes(kinds: Iterable[ValueType], bases: Iterable[Base]) -> bytes:
+    """What the modes are when times are milliseconds, every column has its base's exponent, and no differences."""
+    modes = [mode for kind, base in zip(kinds, bases, strict=True) if (mode := expected_mode(kind, base)) is not None]
+    return bytes([3, *modes])
+
+
+def expected_mode(kind: ValueType, base: Base) -> int | None:
+    """None for a column that has no numbers."""
+    if not _is_number(kind):
         return None
-    numbers = (base.exponent for column, base in zip(columns, bases, strict=True) if _is_number(column.type))
-    return bytes([3, *numbers])
+    return pattern_mode(kind) if base.exponent == XOR else base.exponent
 
 
 def _is_number(kind: ValueType) -> bool:

@@ -38,15 +38,21 @@ def signed(n: int) -> int:
     return n - (1 << 64) if n >> 63 else n
 
 
+def _varint(n: int) -> bytes:
+    out = bytearray()
+    while n > 0x7F:
+        out.append(n & 0x7F | 0x80)
+        n >>= 7
+    out.append(n)
+    return bytes(out)
+
+
+_SHORT = tuple(map(_varint, range(1 << 12)))
+
+
 def varints(numbers: Iterable[int]) -> bytes:
     """Unsigned LEB128, as in Protocol Buffers."""
-    out = bytearray()
-    for n in numbers:
-        while n > 0x7F:
-            out.append(n & 0x7F | 0x80)
-            n >>= 7
-        out.append(n)
-    return bytes(out)
+    return b"".join([_SHORT[n] if n < 4096 else _varint(n) for n in numbers])
 
 
 def read_varints(data: bytes) -> list[int]:
@@ -98,6 +104,14 @@ class Writer:
     def packed(self) -> list[bytes]:
         """[first values, differences of 1, 2, 4 and 8 bytes]."""
         return [varints(self.firsts), *(_shuffle(stream) for stream in self.streams.values())]
+
+
+def pack_streams(width: int, columns: Sequence[Sequence[int]]) -> bytes:
+    """The differences of these columns, one after another, as one stream of `width`-byte numbers."""
+    stream = array(_ARRAY[width])
+    for column in columns:
+        stream.extend(column)
+    return _shuffle(stream)
 
 
 def _shuffle(stream: array[int]) -> bytes:

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.batcher import BATCH_BYTES_MAX, REASON_MAX, Batcher, Filled, block
+from agent.batcher import BATCH_BYTES_MAX, Batcher, Filled
+from agent.blocks import REASON_MAX, block
 from agent.definitions import SelfContained
 from protocols.field.contract import Group, Scan, Tag
 from protocols.uplink.batch import SEQ_MAX, Batch

@@ -7,18 +7,19 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from agent.definitions import Book, SelfContained
 from agent.outbox.contract import Encoded
-from protocols.field.contract import Group, Tag
+from protocols.field.contract import Group, Scan, Tag
 from protocols.uplink import definition, frames
 from protocols.uplink.batch import Batch, Block, Column
 from protocols.uplink.definition import Definition, DefinitionError
 from protocols.uplink.envelope import DefinitionMissing, EnvelopeError, decode, encode, encode_referring
-from protocols.values import ValueType
-from tests.unit.test_envelope import TIME, batches, same
+from protocols.uplink.rows import RowPacker
+from protocols.values import Value, ValueType
+from tests.unit.test_envelope import TIME, VALUES, batches, same
 
 EPOCH = "0011223344556677"
 
@@ -32,6 +33,29 @@ def group_of(block: Block, more: int = 0) -> Group:
 
 def in_group_order(block: Block) -> Block:
     return replace(block, columns=sorted(block.columns, key=lambda column: column.name))
+
+
+def scans_of(group: Group, block: Block) -> list[Scan]:
+    """The block's rows as a driver would give them; full ones without indexes, good ones without quality."""
+    place = {tag.name: at for at, tag in enumerate(group.tags)}
+    cells: list[dict[int, tuple[Value, int, str]]] = [{} for _ in block.times_us]
+    for column in block.columns:
+        rows = range(len(column.values)) if column.rows is None else column.rows
+        for at, row in enumerate(rows):
+            code = 0 if column.quality is None else column.quality[at]
+            cells[row][place[column.name]] = (column.values[at], code, column.reasons.get(at, ""))
+    return [
+        Scan(
+            group,
+            time_us,
+            [row[at][0] for at in sorted(row)],
+            None if len(row) == len(group.tags) else sorted(row),
+            [row[at][1] for at in sorted(row)] if any(code for _, code, _ in row.values()) else None,
+            {at: reason for at, (_, _, reason) in sorted(row.items()) if reason},
+        )
+        for time_us, row in zip(block.times_us, cells, strict=True)
+        if row
+    ]
 
 
 class Known(dict[bytes, Definition]):
@@ -51,16 +75,15 @@ def test_both_forms_say_the_same(sent: list[Batch], more: int) -> None:
     groups: dict[Any, Group] = {}
     for seq, batch in enumerate(sent, 1):
         blocks = [in_group_order(replace(block, device=f"d{at}")) for at, block in enumerate(batch.blocks)]
-        if not blocks:
-            continue
-        pairs = []
+        all_scans = []
         for block in blocks:
             key = (block.device, tuple((c.name, c.type, c.unit) for c in block.columns))
-            pairs.append((groups.setdefault(key, group_of(block, more)), block))
-        encoded = known.learn(book.encode(EPOCH, seq, pairs))
-        alone = SelfContained("gw-1").encode(EPOCH, seq, pairs)
-        assert same(decode(encoded.payload, known.get), decode(alone.payload))
-        assert same(decode(alone.payload), Batch("gw-1", EPOCH, seq, blocks))
+            scans = scans_of(groups.setdefault(key, group_of(block, more)), block)
+            all_scans += [scans] if scans else []
+        if all_scans:
+            encoded = known.learn(book.encode(EPOCH, seq, all_scans))
+            alone = SelfContained("gw-1").encode(EPOCH, seq, all_scans)
+            assert same(decode(encoded.payload, known.get), decode(alone.payload))
 
 
 @given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=40), st.integers(0, 2**64 - 1))
@@ -74,9 +97,9 @@ def test_every_float64_pattern_survives_whatever_the_base_is(patterns: list[int]
     first = Block("d", [TIME], [column([base])])
     group = group_of(first)
     book, known = Book("gw-1"), Known()
-    known.learn(book.encode(EPOCH, 1, [(group, first)]))
+    known.learn(book.encode(EPOCH, 1, [scans_of(group, first)]))
     block = Block("d", [TIME + n for n in range(len(patterns))], [column(patterns)])
-    got = decode(known.learn(book.encode(EPOCH, 2, [(group, block)])).payload, known.get).blocks[0].columns[0]
+    got = decode(known.learn(book.encode(EPOCH, 2, [scans_of(group, block)])).payload, known.get).blocks[0].columns[0]
     assert [struct.pack("<d", v) for v in got.values] == [struct.pack("<Q", p) for p in patterns]
 
 
@@ -87,8 +110,8 @@ def tenths(row: int) -> Block:
 
 def test_a_single_scan_costs_half_of_the_self_contained_form() -> None:
     book, known, group = Book("gw-1"), Known(), group_of(tenths(0))
-    sizes = [len(known.learn(book.encode(EPOCH, seq, [(group, tenths(seq))])).payload) for seq in range(1, 200)]
-    alone = len(SelfContained("gw-1").encode(EPOCH, 1, [(group, tenths(1))]).payload)
+    sizes = [len(known.learn(book.encode(EPOCH, seq, [scans_of(group, tenths(seq))])).payload) for seq in range(1, 200)]
+    alone = len(SelfContained("gw-1").encode(EPOCH, 1, [scans_of(group, tenths(1))]).payload)
     assert max(sizes[-50:]) < alone / 2
     assert 2 <= len(known) <= 4, "renewed when it has learned how many decimals are needed, and then seldom"
 
@@ -97,7 +120,7 @@ def test_definitions_cost_little_however_long_it_runs() -> None:
     book, group, telemetry = Book("gw-1"), group_of(tenths(0)), 0
     told: dict[bytes, int] = {}
     for seq in range(1, 3000):
-        encoded = book.encode(EPOCH, seq, [(group, tenths(seq))])
+        encoded = book.encode(EPOCH, seq, [scans_of(group, tenths(seq))])
         telemetry += len(encoded.payload)
         told |= {one.ref: len(one.message) for one in encoded.definitions}
     assert sum(told.values()) < telemetry / 40
@@ -105,19 +128,66 @@ def test_definitions_cost_little_however_long_it_runs() -> None:
 
 def test_another_epoch_or_group_is_another_definition() -> None:
     book, group = Book("gw-1"), group_of(tenths(0))
-    [first] = book.encode(EPOCH, 1, [(group, tenths(1))]).definitions
-    [same_again] = book.encode(EPOCH, 2, [(group, tenths(1))]).definitions
-    [other_epoch] = book.encode("ff" * 8, 1, [(group, tenths(1))]).definitions
-    [other_group] = book.encode("ff" * 8, 2, [(replace(group), tenths(2))]).definitions
+    [first] = book.encode(EPOCH, 1, [scans_of(group, tenths(1))]).definitions
+    [same_again] = book.encode(EPOCH, 2, [scans_of(group, tenths(1))]).definitions
+    [other_epoch] = book.encode("ff" * 8, 1, [scans_of(group, tenths(1))]).definitions
+    [other_group] = book.encode("ff" * 8, 2, [scans_of(replace(group), tenths(2))]).definitions
     assert same_again == first
     assert len({first.ref, other_epoch.ref, other_group.ref}) == 3
 
 
 def test_a_receiver_that_lacks_a_definition_says_which() -> None:
-    encoded = Book("gw-1").encode(EPOCH, 1, [(group_of(tenths(0)), tenths(1))])
+    encoded = Book("gw-1").encode(EPOCH, 1, [scans_of(group_of(tenths(0)), tenths(1))])
     with pytest.raises(DefinitionMissing) as caught:
         decode(encoded.payload)
     assert caught.value.refs == (encoded.definitions[0].ref,)
+
+
+ROW_VALUES: dict[ValueType, st.SearchStrategy[Any]] = {
+    ValueType.BOOL: st.booleans(),
+    ValueType.STRING: st.one_of(st.sampled_from(["", "RUN", "STOP"]), st.text(max_size=5)),
+    ValueType.INT: st.one_of(st.integers(-300, 300), st.integers(-(2**63), 2**63 - 1)),
+    ValueType.UINT: st.one_of(st.integers(0, 70_000), st.integers(0, 2**64 - 1)),
+    ValueType.FLOAT32: VALUES[ValueType.FLOAT32],
+    ValueType.FLOAT64: st.one_of(VALUES[ValueType.FLOAT64], st.integers(-999, 999).map(lambda n: n / 10)),
+}
+
+
+@given(st.data(), st.lists(st.sampled_from(list(ValueType)), min_size=1, max_size=8), st.integers(1, 6))
+@settings(max_examples=500, deadline=None)
+def test_the_quick_way_makes_the_very_same_bytes(data: st.DataObject, kinds: list[ValueType], count: int) -> None:
+    kind_of = dict(enumerate(kinds))
+    steady = data.draw(st.booleans())
+
+    def rows(number: int) -> list[list[Value]]:
+        first = [data.draw(ROW_VALUES[kind]) for kind in kinds]
+        if steady:
+            return [first] * number
+        return [first, *([data.draw(ROW_VALUES[kind]) for kind in kinds] for _ in range(number - 1))]
+
+    def block(found: list[list[Value]]) -> Block:
+        times = sorted(data.draw(st.integers(TIME, TIME + 10**10)) for _ in found)
+        columns = [Column(f"t{at}", kind_of[at], list(values)) for at, values in enumerate(zip(*found, strict=True))]
+        return Block("plc", times, columns)
+
+    tags = [(f"t{at}", kind, "") for at, kind in kind_of.items()]
+    base = rows(1)
+    made = definition.define("gw-1", EPOCH, "main", tags, block(base))
+    sent = block(data.draw(st.sampled_from([base * count, rows(count)])))
+    quick = RowPacker(b"ref000", made).pack(sent.times_us, list(zip(*(c.values for c in sent.columns), strict=True)))
+    if quick is not None:
+        assert quick == definition.pack_referring(sent, b"ref000", made)
+    else:
+        event("taken the general way")
+
+
+def test_regular_rows_do_take_the_quick_way() -> None:
+    rows = [[column.values[0] for column in tenths(row).columns] for row in range(100)]
+    columns = [Column(f"t{at}", ValueType.FLOAT64, values) for at, values in enumerate(zip(*rows, strict=True))]
+    tags = [(column.name, column.type, "") for column in columns]
+    made = definition.define("gw-1", EPOCH, "main", tags, Block("plc", [TIME] * 100, columns))
+    packer = RowPacker(b"ref000", made)
+    assert all(packer.pack([TIME], [row]) is not None for row in rows)
 
 
 MESSAGE = definition.encode(

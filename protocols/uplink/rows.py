@@ -1,0 +1,220 @@
+"""Whole rows of good readings → a packed block, in a few passes over all columns at once. Pure.
+
+protocols/uplink/definition.py packs any block, column by column. Nearly all blocks of a polled device are regular:
+every tag in every row, all good, each as its definition expects. For those this module makes the very same bytes (a
+property test compares them) at a fraction of the cost, because the interpreter takes no step per column and row that a
+single call can take for all. Whatever is not regular makes `pack` return None, and the general way is taken.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from operator import itemgetter, sub, xor
+from typing import Any
+
+from protocols.uplink.columns import TEXT_MAX, Base, pack_runs
+from protocols.uplink.definition import Definition, Referring, expected_mode
+from protocols.uplink.streams import XOR, pack_streams, varints
+from protocols.values import Value, ValueType
+
+_CODES = {ValueType.FLOAT32: ("f", "I", 4), ValueType.FLOAT64: ("d", "Q", 8)}
+_EXACT = 1 << 53
+_LIMITS = {ValueType.INT: (-(1 << 63), (1 << 63) - 1), ValueType.UINT: (0, (1 << 64) - 1)}
+_DELTA_MAX = (1 << 63) - 1
+_SCALES = ((6, 1_000_000), (3, 1000), (0, 1))
+Row = Sequence[Value]
+
+
+class _Irregular(Exception):
+    """Not for this way."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Class:
+    """The number columns of one type with one base exponent. `places`: among all number columns."""
+
+    kind: ValueType
+    exponent: int
+    positions: list[int] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    bases: list[int] = field(default_factory=list)
+
+
+class RowPacker:
+    """Packs rows of one definition, whose columns are all present, in order."""
+
+    def __init__(self, reference: bytes, definition: Definition) -> None:
+        self._reference = reference
+        self._time_base = definition.time_us
+        self._texts: list[tuple[int, ValueType]] = []
+        self._modes: list[int] = []
+        classes: dict[tuple[ValueType, int], _Class] = {}
+        self._numbers: list[int] = []
+        for at, ((_, kind, _), base) in enumerate(zip(definition.tags, definition.bases, strict=True)):
+            mode = expected_mode(kind, base)
+            if mode is None:
+                self._texts.append((at, kind))
+                continue
+            of_kind = classes.setdefault((kind, base.exponent), _Class(kind, base.exponent))
+            of_kind.positions.append(at)
+            of_kind.places.append(len(self._numbers))
+            of_kind.bases.append(_base(base))
+            self._numbers.append(at)
+            self._modes.append(mode)
+        self._classes = [(one, _getter(one.positions)) for one in classes.values()]
+        self._width = len(definition.tags)
+
+    def pack(self, times_us: Sequence[int], rows: Sequence[Row]) -> Referring | None:
+        """`rows`: the values in the definition's order, one row per time. None where they are not regular."""
+        if not rows or any(len(row) != self._width for row in rows):
+            return None
+        try:
+            return self._pack(times_us, rows)
+        except _Irregular:
+            return None
+
+    def _pack(self, times_us: Sequence[int], rows: Sequence[Row]) -> Referring:
+        count = len(rows)
+        exponent, scale = next((e, s) for e, s in _SCALES if all(time % s == 0 for time in times_us))
+        modes = [exponent, *self._modes]
+        firsts: list[int] = [0] * len(self._numbers)
+        deltas: list[tuple[int, Sequence[int]]] = []  # (place, differences), of columns that have any
+        times = [time // scale for time in times_us]
+        first_time = _zigzag([times[0] - self._time_base // scale])
+        if times.count(times[0]) != count:
+            deltas.append((-1, _zigzag(list(map(sub, islice(times, 1, None), times)))))
+        for one, getter in self._classes:
+            flat = _flat(getter, rows)
+            if one.exponent == XOR:
+                self._patterns(one, flat, count, deltas)
+            else:
+                self._integers(one, flat, count, firsts, deltas)
+        numbers = firsts if not _has_patterns(self._classes) else self._without_patterns(firsts)
+        streams = self._streams([*first_time, *numbers], modes, sorted(deltas, key=itemgetter(0)))
+        expected = bytes([3, *self._modes])
+        parts: list[Any] = [
+            self._reference,
+            streams,
+            None if count == 1 else count,
+            None if bytes(modes) == expected else bytes(modes),
+            [_extra(kind, [row[at] for row in rows]) for at, kind in self._texts],
+        ]
+        while parts[-1] in (None, []):
+            parts.pop()
+        return Referring(parts, list(zip(self._numbers, (mode & 0x0F for mode in modes[1:]), strict=True)))
+
+    def _without_patterns(self, firsts: list[int]) -> list[int]:
+        return [first for first, mode in zip(firsts, self._modes, strict=True) if mode & 0x0F != XOR]
+
+    def _integers(
+        self, one: _Class, flat: list[Any], count: int, firsts: list[int], deltas: list[tuple[int, Sequence[int]]]
+    ) -> None:
+        numbers = _decimals(one, flat) if one.kind in _CODES else _whole(one, flat)
+        for place, first in zip(one.places, _zigzag(list(map(sub, numbers[::count], one.bases))), strict=True):
+            firsts[place] = first
+        if count == 1:
+            return
+        steps = _zigzag(list(map(sub, islice(numbers, 1, None), numbers)))
+        for number, place in enumerate(one.places):
+            column = steps[number * count : number * count + count - 1]
+            if any(column):
+                deltas.append((place, column))
+
+    def _patterns(self, one: _Class, flat: list[Any], count: int, deltas: list[tuple[int, Sequence[int]]]) -> None:
+        code, bits_code, _ = _CODES[one.kind]
+        bits = array(bits_code, _floats(code, flat).tobytes()).tolist()
+        before = [0, *bits[:-1]]
+        before[::count] = one.bases
+        steps = list(map(xor, bits, before))
+        if count == 1:  # nothing else is in this stream: all columns at once
+            deltas.append((one.places[0], steps))
+            return
+        for number, place in enumerate(one.places):
+            deltas.append((place, steps[number * count : (number + 1) * count]))
+
+    def _streams(self, firsts: list[int], modes: list[int], deltas: list[tuple[int, Sequence[int]]]) -> list[bytes]:
+        by_width: dict[int, list[Sequence[int]]] = {1: [], 2: [], 4: [], 8: []}
+        for place, column in deltas:
+            mode = modes[place + 1]
+            if mode & 0x0F == XOR:
+                by_width[4 if mode >> 4 == 3 else 8].append(column)
+                continue
+            top = max(column)
+            code = 1 if top < 1 << 8 else 2 if top < 1 << 16 else 3 if top < 1 << 32 else 4
+            modes[place + 1] = mode | code << 4
+            by_width[(0, 1, 2, 4, 8)[code]].append(column)
+        streams = [varints(firsts), *(pack_streams(width, columns) for width, columns in by_width.items())]
+        while not streams[-1] and len(streams) > 1:
+            streams.pop()
+        return streams
+
+
+def _base(base: Base) -> int:
+    return base.first
+
+
+def _has_patterns(classes: Sequence[tuple[_Class, Any]]) -> bool:
+    return any(one.exponent == XOR for one, _ in classes)
+
+
+def _getter(positions: list[int]) -> Callable[[Row], tuple[Value, ...]]:
+    if positions == list(range(positions[0], positions[-1] + 1)):
+        cut = slice(positions[0], positions[-1] + 1)
+        return lambda row: tuple(row[cut])
+    return itemgetter(*positions) if len(positions) > 1 else lambda row: (row[positions[0]],)
+
+
+def _flat(getter: Callable[[Row], tuple[Value, ...]], rows: Sequence[Row]) -> list[Any]:
+    """Column after column."""
+    if len(rows) == 1:
+        return list(getter(rows[0]))
+    return list(chain.from_iterable(zip(*map(getter, rows), strict=True)))
+
+
+def _floats(code: str, flat: list[Any]) -> array[float]:
+    if set(map(type, flat)) != {float}:
+        raise _Irregular
+    return array(code, flat)
+
+
+def _decimals(one: _Class, flat: list[Any]) -> list[int]:
+    """As integers with the class's exponent, if all of them are exactly that."""
+    code = _CODES[one.kind][0]
+    wanted, power = _floats(code, flat), 10**one.exponent
+    try:
+        numbers = list(map(round, flat)) if power == 1 else [round(value * power) for value in flat]
+        if max(numbers) >= _EXACT or min(numbers) <= -_EXACT:
+            raise _Irregular
+        found = array(code, numbers) if power == 1 else array(code, [number / power for number in numbers])
+    except (ValueError, OverflowError):  # a NaN or an infinity is among them
+        raise _Irregular from None
+    if found.tobytes() != wanted.tobytes():
+        raise _Irregular
+    return numbers
+
+
+def _whole(one: _Class, flat: list[Any]) -> list[int]:
+    low, high = _LIMITS[one.kind]
+    if set(map(type, flat)) != {int} or min(flat) < low or max(flat) > high:
+        raise _Irregular
+    return flat
+
+
+def _zigzag(steps: list[int]) -> list[int]:
+    if max(steps, default=0) > _DELTA_MAX or min(steps, default=0) < -_DELTA_MAX:
+        raise _Irregular  # it wraps around; the general way knows how
+    return [step << 1 if step >= 0 else ~(step << 1) for step in steps]
+
+
+def _extra(kind: ValueType, values: list[Any]) -> Any:
+    if kind is ValueType.BOOL:
+        if set(map(type, values)) != {bool}:
+            raise _Irregular
+        bits = sum(1 << at for at, value in enumerate(values) if value)
+        return bits.to_bytes((len(values) + 7) // 8, "little")
+    if set(map(type, values)) != {str} or not all(len(text) <= TEXT_MAX and text.isascii() for text in values):
+        raise _Irregular
+    return pack_runs(values)
