@@ -7,7 +7,7 @@ and text in full, each name once), so that no batch is ever larger than what bro
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from agent.blocks import REASON_MAX
@@ -29,30 +29,32 @@ _FAULT_BYTES = 24  # what a reading's quality, absence and reason cost beside th
 class _Open:
     """The batch of one machine that is being filled. Groups by identity, because to hash one is to hash all its tags.
 
-    `named`: the tags of each group whose names it pays for already, by position.
+    `named`: the tags of each group whose names it pays for already, by position; None: all of them.
     """
 
     scans: dict[int, list[Scan]] = field(default_factory=dict)
-    named: dict[int, set[int]] = field(default_factory=dict)
+    named: dict[int, set[int] | None] = field(default_factory=dict)
     bytes: int = 0
     readings: int = 0
 
-    def cost(self, scan: Scan) -> int:
+    def cost(self, scan: Scan, all_names: Callable[[Group], int]) -> int:
         """By how many bytes it grows with this scan, at most."""
-        group, named = scan.group, self.named.get(id(scan.group))
-        size = _scan_bytes(scan)
+        group, named = scan.group, self.named.get(id(scan.group), set())
+        size = _scan_bytes(scan) if id(group) in self.named else _scan_bytes(scan) + _GROUP_BYTES
         if named is None:
-            return size + _GROUP_BYTES + _name_bytes(group, _indexes(scan))
-        if len(named) == len(group.tags):
             return size
-        return size + _name_bytes(group, set(_indexes(scan)) - named)
+        if scan.indexes is None:
+            return size + all_names(group)
+        return size + _name_bytes(group, set(scan.indexes) - named)
 
     def take(self, scan: Scan, cost: int) -> None:
         """Put it in."""
         self.scans.setdefault(id(scan.group), []).append(scan)
         named = self.named.setdefault(id(scan.group), set())
-        if len(named) < len(scan.group.tags):
-            named.update(_indexes(scan))
+        if scan.indexes is None:
+            self.named[id(scan.group)] = None
+        elif named is not None:
+            named.update(scan.indexes)
         self.bytes += cost
         self.readings += len(scan)
 
@@ -75,6 +77,12 @@ class Batcher:
         self._bytes_max = bytes_max
         self._open: dict[str, _Open] = {}
         self._filled: list[Filled] = []
+        self._name_bytes: dict[int, tuple[Group, int]] = {}  # of whole groups, by identity
+
+    def _all_names(self, group: Group) -> int:
+        if id(group) not in self._name_bytes:
+            self._name_bytes[id(group)] = group, _name_bytes(group, range(len(group.tags)))
+        return self._name_bytes[id(group)][1]
 
     @property
     def full(self) -> bool:
@@ -87,7 +95,7 @@ class Batcher:
             return
         machine = self._machines[scan.group.device]
         batch = self._open.setdefault(machine, _Open())
-        cost = batch.cost(scan)
+        cost = batch.cost(scan, self._all_names)
         if batch.bytes + cost <= self._bytes_max:
             batch.take(scan, cost)
         elif batch.readings:

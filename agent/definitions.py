@@ -2,7 +2,7 @@
 
 A group's definition is made with its first batch. It is renewed when the batches since then have grown to RENEW_RATIO
 times its own size, which keeps the cost of definitions below two per cent: the values that it expects then follow the
-plant. The first renewal comes sooner, because by then it is known how many decimals each tag needs.
+plant. It is renewed sooner, with growing patience, while batches need more decimals than it expects.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from protocols.uplink.rows import RowPacker
 from protocols.uplink.streams import XOR
 
 RENEW_RATIO = 64
-LEARN_RATIO = 2
+PATIENCE = 4
 
 GroupScans = Sequence[Scan]
 """At least one scan, all of one poll group."""
@@ -36,14 +36,18 @@ class Encoder(Protocol):
 
 @dataclass
 class _Entry:
-    """`used`: position → the most decimals (XOR above all) that a batch needed since this definition was made."""
+    """`surprises`: batches that needed more decimals than expected; at `patience` of them it is renewed.
+
+    `used`: position → the most decimals (XOR above all) that a batch needed since this definition was made.
+    """
 
     group: Group
     definition: Definition
     stored: GroupDefinition
     packer: RowPacker
-    renew_bytes: int
+    patience: int
     bytes: int = 0
+    surprises: int = 0
     used: dict[int, int] = field(default_factory=dict)
 
     def least(self) -> dict[str, int]:
@@ -79,8 +83,11 @@ class Book:
             if regular is not None:
                 return regular
         referring = pack_referring(block(entry.group, scans), entry.stored.ref, entry.definition)
+        surprised = False
         for at, exponent in referring.exponents:
+            surprised |= exponent > entry.definition.bases[at].exponent
             entry.used[at] = max(exponent, entry.used.get(at, 0))
+        entry.surprises += surprised
         return referring
 
     def _entry(self, epoch: str, scans: GroupScans) -> _Entry:
@@ -88,18 +95,20 @@ class Book:
         key = (group.device, group.name)
         entry = self._entries.get(key)
         if entry is None or entry.group is not group or entry.definition.epoch != epoch:
-            entry = self._entries[key] = self._define(epoch, scans, {}, LEARN_RATIO)
-        elif entry.bytes >= entry.renew_bytes:
-            entry = self._entries[key] = self._define(epoch, scans, entry.least(), RENEW_RATIO)
+            entry = self._entries[key] = self._define(epoch, scans, {}, PATIENCE)
+        elif entry.surprises >= entry.patience:
+            entry = self._entries[key] = self._define(epoch, scans, entry.least(), 2 * entry.patience)
+        elif entry.bytes >= RENEW_RATIO * len(entry.stored.message):
+            entry = self._entries[key] = self._define(epoch, scans, entry.least(), entry.patience)
         return entry
 
-    def _define(self, epoch: str, scans: GroupScans, least: dict[str, int], ratio: int) -> _Entry:
+    def _define(self, epoch: str, scans: GroupScans, least: dict[str, int], patience: int) -> _Entry:
         group = scans[0].group
         tags = [(tag.name, tag.value_type, tag.unit) for tag in group.tags]
         made = definitions.define(self._gateway, epoch, group.name, tags, block(group, scans), least)
         message = definitions.encode(made)
         stored = GroupDefinition(definitions.ref(message), group.device, group.name, message)
-        return _Entry(group, made, stored, RowPacker(stored.ref, made), ratio * len(message))
+        return _Entry(group, made, stored, RowPacker(stored.ref, made), patience)
 
 
 class SelfContained:

@@ -86,7 +86,7 @@ def build(f: Figures) -> Status:
             machine=machine,
             state=_link_state(state.state),
             since=state.since_us // 1000,
-            reason=state.reason[:REASON_MAX],
+            reason=state.reason[:REASON_MAX].encode(errors="replace").decode(),  # a driver's words: any text
             readings=state.readings,
         )
         for name, (machine, state) in f.devices.items()

@@ -30,7 +30,7 @@ from protocols.program.version import program_version
 from protocols.uplink.mqtt import MqttAgentLink
 from protocols.uplink.status import Status
 
-STATUS_FILE_S = 2.0
+STATUS_FILE_S = 4.0
 POLLER_PATIENCE_S = 90.0  # a driver may spend its own deadlines; beyond this its loop is stuck
 
 _log = get_logger(part="agent")

@@ -7,7 +7,7 @@ Rules:
 2. Per machine the numbers are 1, 2, 3, … within the outbox's epoch, and what is held is always one unbroken range:
    `release` takes from the low end, and so does making room.
 3. What is let go unconfirmed to make room is recorded in the same transaction as a dropped range with its reason, kept
-   until `forget_dropped`, and is to be declared to the receiver.
+   until `release` covers it, and is to be declared to the receiver.
 4. A definition that a batch refers to is stored with it, and kept at least as long as any such batch is held.
 5. The epoch is new when the outbox is created, and only then. The session number rises with every `next_session`.
 6. A full disk raises OutboxFull and changes nothing; `release` works all the same, because space is kept in reserve.
@@ -115,13 +115,10 @@ class Outbox(Protocol):
         """None where it is not kept (any more)."""
 
     def release(self, machine: str, through: int) -> int:
-        """Let go of everything up to and including `through`; how many batches that were."""
+        """Let go of everything up to and including `through`, of dropped ranges too; how many batches that were."""
 
     def declare_dropped(self, machine: str, first: int, last: int, reason: str) -> None:
         """Record numbers below what is held as dropped, because the receiver misses them and they are not here."""
-
-    def forget_dropped(self, machine: str, through: int) -> None:
-        """The receiver knows of the dropped ranges up to `through`."""
 
     def held(self) -> Mapping[str, Held]:
         """By machine."""

@@ -376,12 +376,13 @@ class DiskOutbox:
 
     def release(self, machine: str, through: int) -> int:
         found = self._machines.get(machine)
-        if found is None or through < found.first:
+        if found is None or (through < found.first and all(one.last > through for one in found.dropped)):
             return 0
 
         def change() -> int:
             held = self._machines[machine]
-            count = min(through, held.next - 1) - held.first + 1
+            count = max(0, min(through, held.next - 1) - held.first + 1)
+            held.dropped = [one for one in held.dropped if one.last > through]
             for _ in range(count):
                 self._pop(held)
             self._prune(held)
@@ -396,18 +397,6 @@ class DiskOutbox:
         def change() -> None:
             held = self._machines[machine]
             held.dropped = declared(held.dropped, first, last, reason)
-            self._save(held)
-
-        self._write(change)
-
-    def forget_dropped(self, machine: str, through: int) -> None:
-        found = self._machines.get(machine)
-        if found is None or not any(d.last <= through for d in found.dropped):
-            return
-
-        def change() -> None:
-            held = self._machines[machine]
-            held.dropped = [d for d in held.dropped if d.last > through]
             self._save(held)
 
         self._write(change)

@@ -71,6 +71,7 @@ class MemoryOutbox:
         gone = [seq for seq in held.batches if seq <= through]
         for seq in gone:
             del held.batches[seq]
+        held.dropped[:] = [one for one in held.dropped if one.last > through]
         self._prune(held)
         return len(gone)
 
@@ -87,11 +88,6 @@ class MemoryOutbox:
     def declare_dropped(self, machine: str, first: int, last: int, reason: str) -> None:
         dropped = self._machines[machine].dropped
         dropped[:] = declared(dropped, first, last, reason)
-
-    def forget_dropped(self, machine: str, through: int) -> None:
-        if machine in self._machines:
-            dropped = self._machines[machine].dropped
-            dropped[:] = [d for d in dropped if d.last > through]
 
     def held(self) -> Mapping[str, Held]:
         return {

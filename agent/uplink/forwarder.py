@@ -70,6 +70,7 @@ class Forwarder:
         self.epoch = epoch
         self._delivery = delivery
         self._wake = asyncio.Event()
+        self._stale = True  # the outbox may hold more than the window knows of
         self._beat = asyncio.Event()
         self._stopping = asyncio.Event()
         self._settled = asyncio.Event()
@@ -82,6 +83,7 @@ class Forwarder:
 
     def wake(self) -> None:
         """There may be something new to send."""
+        self._stale = True
         self._wake.set()
 
     def beat_now(self) -> None:
@@ -136,6 +138,7 @@ class Forwarder:
         self._open, self._in_flight_max = 0, connected.in_flight_max - 1  # one place is the heartbeat's
         self._paused_until_s = 0.0
         self._told.clear()
+        self._stale = True
         was_trouble = self.state.trouble
         self.state = LinkState(True, _now_us(), connected.protocol, "", session)
         self._said = ""
@@ -198,7 +201,9 @@ class Forwarder:
     async def _feed(self) -> None:
         while True:
             self._wake.clear()
-            await self._refresh()
+            if self._stale or self._delivery == "broker":
+                self._stale = False
+                await self._refresh()
             while (run := self._next_run()) is not None:
                 await self._publish(run)
             pause_s = max(0.05, self._paused_until_s - time.monotonic()) if self._paused_until_s else None
@@ -207,6 +212,7 @@ class Forwarder:
                     await self._wake.wait()
             except TimeoutError:
                 self._paused_until_s = 0.0
+                self._stale = True  # a definition may have been refused
 
     async def _refresh(self) -> None:
         for machine, held in (await self._outbox.call(Outbox.held)).items():
@@ -288,8 +294,11 @@ class Forwarder:
                 continue
             for machine, word in confirm.machines.items():
                 if word.epoch == self.epoch:
-                    self._told -= {(machine, bytes.fromhex(ref)) for ref in word.definitions}
-                    await self._declare_gone(machine, word.missing)
+                    if word.definitions:
+                        self._told -= {(machine, bytes.fromhex(ref)) for ref in word.definitions}
+                        self._stale = True
+                    if word.missing:
+                        await self._declare_gone(machine, word.missing)
                     await self._release(machine, word.through, word.missing)
 
     async def _declare_gone(self, machine: str, missing: list[tuple[int, int]]) -> None:
@@ -310,12 +319,9 @@ class Forwarder:
         through = self.window.confirmed(machine, through, missing, time.monotonic())
         if through > self._released.get(machine, 0):
             await self._outbox.call(Outbox.release, machine, through)
-            await self._outbox.call(Outbox.forget_dropped, machine, through)
             self._released[machine] = through
-            self._wake.set()
             self._settled.set()
-        else:
-            self._wake.set()
+        self._wake.set()
 
 
 def _refusal(what: str, outcome: Outcome) -> str:

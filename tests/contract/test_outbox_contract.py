@@ -98,9 +98,9 @@ def test_the_oldest_go_when_the_limit_is_reached_and_that_is_recorded(make: Make
     assert [(d.first, d.last, d.reason) for d in held.dropped] == [(1, 2, "outbox full")]
     assert outbox.stats().dropped == 2
     assert outbox.stats().bytes <= 3 * size
-    outbox.forget_dropped("m", 1)
+    outbox.release("m", 1)
     assert outbox.held()["m"].dropped
-    outbox.forget_dropped("m", 2)
+    outbox.release("m", 2)
     assert not outbox.held()["m"].dropped
     assert outbox.stats().dropped == 2
 
@@ -120,7 +120,7 @@ def test_numbers_that_are_long_gone_can_be_declared_dropped(make: Make) -> None:
     ]
     outbox.declare_dropped("m", 1, 9, "all of it")
     assert {n for d in outbox.held()["m"].dropped for n in range(d.first, d.last + 1)} == set(range(1, 10))
-    outbox.forget_dropped("m", 9)
+    outbox.release("m", 9)
     assert outbox.held()["m"].dropped == ()
     assert outbox.append([draft()], 2) == [10]
 
@@ -182,7 +182,6 @@ operations = st.lists(
         st.tuples(st.just("append"), st.lists(st.sampled_from("ab"), min_size=1, max_size=4)),
         st.tuples(st.just("define"), st.tuples(st.sampled_from("ab"), st.sampled_from("xy"), st.integers(1, 3))),
         st.tuples(st.just("release"), st.tuples(st.sampled_from("ab"), st.integers(0, 20))),
-        st.tuples(st.just("forget"), st.tuples(st.sampled_from("ab"), st.integers(0, 20))),
         st.tuples(st.just("reopen"), st.none()),
     ),
     max_size=25,
@@ -208,9 +207,6 @@ def test_the_disk_does_what_the_simple_model_does(
                 assert disk.append(drafts, now) == model.append(drafts, now)
             case "release", (str(machine), int(through)):
                 assert disk.release(machine, through) == model.release(machine, through)
-            case "forget", (str(machine), int(through)):
-                disk.forget_dropped(machine, through)
-                model.forget_dropped(machine, through)
             case "reopen", _:
                 disk.close()
                 disk = DiskOutbox(directory, limit_bytes=limit, reserve_bytes=0)

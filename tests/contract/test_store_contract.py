@@ -20,6 +20,7 @@ from structlog.testing import capture_logs
 from cloud.store.contract import (
     Beat,
     Committed,
+    Defined,
     Item,
     LatestValue,
     Ledger,
@@ -31,9 +32,10 @@ from cloud.store.contract import (
 )
 from protocols.uplink.batch import SEQ_MAX, Batch, Block
 from protocols.uplink.confirm import MISSING_RANGES_MAX
+from protocols.uplink.definition import Definition
 from protocols.uplink.presence import Heard, hear
 from protocols.uplink.status import REASON_SHUTDOWN, MachineNumbers
-from protocols.uplink.topics import GatewayTopic, MachineTopic, Plant
+from protocols.uplink.topics import DefinitionTopic, GatewayTopic, MachineTopic, Plant
 from protocols.values import Quality, ValueType
 from tests.contract.store_cases import (
     ELSEWHERE,
@@ -77,6 +79,11 @@ def ledger(store: Store, machine: MachineTopic = PRESS) -> Ledger:
 def latest(store: Store, tag: str = "speed") -> LatestValue:
     (found,) = (value for value in store.latest(PRESS) if value.tag == tag)
     return found
+
+
+def defined(ref: bytes = b"ref-01", machine: MachineTopic = PRESS, message: bytes = b"message") -> Defined:
+    said = Definition("gw-1", "e1", "plc-1", "main", NOW, (), ())
+    return Defined(DefinitionTopic(machine, "plc-1", "main"), ref, said, message, NOW)
 
 
 # --- storing once ---
@@ -646,3 +653,56 @@ def assert_holds(case: StoreCase, model: Model) -> None:
 def _numbers(ranges: Sequence[tuple[int, int]]) -> set[int]:
     assert all(left[1] + 1 < right[0] for left, right in pairwise(ranges))
     return {n for first, last in ranges for n in range(first, last + 1)}
+
+
+# --- definitions ---
+
+
+def test_a_definition_is_kept_for_its_machine(store: Store) -> None:
+    assert (
+        list(store.commit([defined(), defined(b"ref-02", message=b"other"), defined(b"ref-03", OVEN)]))
+        == [Committed.DEFINED] * 3
+    )
+    assert store.definition(PRESS, b"ref-01") == b"message"
+    assert store.definition(PRESS, b"ref-02") == b"other"
+    assert store.definition(OVEN, b"ref-03") == b"message"
+
+
+def test_a_definition_of_another_machine_is_not_found(store: Store) -> None:
+    elsewhere = Plant(PLANT.tenant, PLANT.province, "fulda")
+    store.add_plant(elsewhere)
+    store.commit([defined(), defined(b"ref-03", OVEN)])
+    assert store.definition(OVEN, b"ref-01") is None
+    assert store.definition(PRESS, b"ref-03") is None
+    assert store.definition(MachineTopic(elsewhere, PRESS.machine), b"ref-01") is None
+    assert store.definition(PRESS, b"") is None
+
+
+def test_a_definition_again_changes_nothing(store: Store) -> None:
+    store.commit([defined()])
+    before = (store.machines(), store.totals())
+    assert list(store.commit([defined(), defined(message=b"a forged one")])) == [Committed.DEFINED] * 2
+    assert store.definition(PRESS, b"ref-01") == b"message"
+    assert (store.machines(), store.totals()) == before
+
+
+def test_a_definition_makes_its_machine_and_no_number(store: Store) -> None:
+    store.commit([defined()])
+    (row,) = store.machines()
+    assert (row.machine, row.state, row.batches, row.tags) == (PRESS.machine, "pending", 0, 0)
+    assert list(store.ledgers(PRESS)) == []
+    assert store.totals() == Totals(events=0, readings=0, repeated=0, dead_letters=0)
+
+
+def test_a_definition_from_an_unknown_plant_is_a_dead_letter(store: Store) -> None:
+    stranger = MachineTopic(ELSEWHERE, "press-1")
+    item = defined(machine=stranger)
+    assert list(store.commit([item, defined()])) == [UNKNOWN, Committed.DEFINED]
+    assert store.definition(stranger, b"ref-01") is None
+    (letter,) = store.dead_letters()
+    assert (letter.topic, letter.payload) == (item.topic.definition, b"message")
+    assert "nobody/hessen/kassel" in letter.reason
+    store.add_tenant(ELSEWHERE.tenant)
+    store.add_plant(ELSEWHERE)
+    assert list(store.commit([item])) == [Committed.DEFINED]
+    assert store.definition(stranger, b"ref-01") == b"message"
