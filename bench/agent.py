@@ -1,178 +1,193 @@
-"""The whole agent against a plant of 1,000 Modbus tags: real processes, durable outbox, MQTT, a receiver that confirms.
-
-CPU is what the operating system accounts to the agent's process. The run counts only if every reading that the drivers
-read is in the receiver's database once.
-"""
+"""Holdfast as a contestant: the whole agent with its durable outbox, and our receiver, as processes of their own."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import socket
 import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from bench.machine import cost
+from bench import scenario
+from bench.peers import Arrival
+from bench.processes import HOST, Process, RunFailed, free_ports, python, wait_until
+from bench.scenario import Load
+from bench.subscriber import Book, Message, Role, columns, head
+from protocols.program.version import program_version
 
-HOST = "127.0.0.1"
-FLOATS = INTEGERS = 500
-WARM_UP_S = 4.0
-START_S = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class AgentRow:
-    """One scenario's result."""
-
-    scenario: str
-    tags: int
-    period_s: float
-    samples_per_s: float
-    samples_per_cpu_s: float
-    cpu_percent: float
-    rss_mb: float
-    read: int
-    stored: int
+OUTBOX_BYTES = 2 << 30
 
 
-def measure(directory: Path, *, period_s: float, devices: int, seconds: float, broker_port: int) -> AgentRow:
-    """Run it all for `seconds` after a warm-up. `broker_port`: of a broker that runs already."""
-    ports = _free_ports(devices + 1)
-    agent_yaml, cloud_yaml = _configurations(directory, ports[:devices], ports[devices], broker_port, period_s)
-    with ExitStack() as stack:
-        plant = _start(stack, directory / "plant.log", "bench.plant", *map(str, ports[:devices]))
-        assert plant.stdout is not None
-        plant.stdout.readline()
-        for words in (("tenant", "add", "b"), ("plant", "add", "b", "b", "b")):
-            command = [sys.executable, "-m", "cloud.cli", *words, "--config", str(cloud_yaml)]
-            subprocess.run(command, check=True, capture_output=True)
-        receiver = _start(stack, directory / "receiver.log", "cloud.cli", "run", "--config", str(cloud_yaml))
-        agent = _start(stack, directory / "agent.log", "agent.cli", "run", "--config", str(agent_yaml))
-        status_path = directory / "agent" / "status.json"
-        _wait_for_status(status_path, agent)
-        time.sleep(WARM_UP_S)
-        before, before_read, begun_s = cost(agent.pid), _read(status_path), time.monotonic()
-        time.sleep(seconds)
-        after, after_read, ended_s = cost(agent.pid), _read(status_path), time.monotonic()
-        _stop(agent)
-        _stop(receiver)
-        _stop(plant)
-    stored = _stored(directory / "cloud.db")
-    read = _read(status_path)[0]
-    assert stored == (read, read), f"read {read}, stored {stored}: the figures of this run do not count"
-    samples = after_read[0] - before_read[0]
-    span_s = after_read[1] - before_read[1]
-    rate = samples / span_s
-    cpu = (after.cpu_s - before.cpu_s) / (ended_s - begun_s)
-    tags = (FLOATS + INTEGERS) * devices
-    return AgentRow(
-        f"{devices} × {FLOATS + INTEGERS} tags every {period_s:g} s",
-        tags,
-        period_s,
-        rate,
-        rate / cpu,
-        100 * cpu,
-        after.rss_bytes / 1e6,
-        read,
-        stored[0],
-    )
+class Holdfast:
+    """The agent with `delivery: confirmed`, by our receiver or by the confirming subscriber."""
+
+    name = "Holdfast"
+    role: Role = "confirm"
+    acl: tuple[str, ...] = ()
+
+    def missing(self) -> str:
+        return ""
+
+    def versions(self) -> dict[str, str]:
+        return {"holdfast": program_version()}
+
+    def start(self, directory: Path, load: Load, ports: list[int], broker_port: int) -> Process:
+        """Starting again in the same directory goes on with the same outbox, with `load` as it is then."""
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "agent.yaml").write_text(yaml.dump(_agent(directory, load, ports, broker_port), sort_keys=False))
+        return python(
+            "the agent", "agent.cli", ["run", "--config", str(directory / "agent.yaml")], directory / "agent.log"
+        )
+
+    def samples(self, messages: Iterable[Message]) -> int:
+        """Values in telemetry messages, each message once. Raises RunFailed where a number is missing in between."""
+        seen: dict[str, dict[int, int]] = {}
+        book = Book()
+        for message in messages:
+            book.learn(message)
+            if message.is_telemetry:
+                found = head(message.payload, book)
+                seen.setdefault(message.topic, {})[found.seq] = found.values
+        for whose, numbers in seen.items():
+            if sorted(numbers) != list(range(1, len(numbers) + 1)):
+                raise RunFailed(f"numbers of {whose} are missing")
+        return sum(sum(numbers.values()) for numbers in seen.values())
+
+    def has_samples(self, message: Message) -> bool:
+        return message.is_telemetry
+
+    def arrivals(self, messages: Iterable[Message]) -> list[Arrival]:
+        found, book = [], Book()
+        for message in messages:
+            book.learn(message)
+            if message.is_telemetry:
+                stamps, polls = columns(message.payload, book, "stamp_us", "polls")
+                found += [Arrival(poll, stamp, message.arrived_us) for poll, stamp in zip(polls, stamps, strict=True)]
+        return found
+
+    def disk_bytes(self, directory: Path) -> int:
+        """What the outbox takes on disk, without the reserve that it always keeps."""
+        files = [path for path in (directory / "data" / "outbox").rglob("*") if path.is_file()]
+        return sum(512 * path.stat().st_blocks for path in files if path.name != "ballast")
 
 
-def _configurations(
-    directory: Path, plant_ports: list[int], page_port: int, broker_port: int, period_s: float
-) -> tuple[Path, Path]:
-    directory.mkdir(parents=True, exist_ok=True)
-    where = {"host": HOST, "port": broker_port}
-    agent: dict[str, Any] = {
+def status(directory: Path) -> dict[str, Any]:
+    """The agent's own status file; empty before it is there."""
+    try:
+        found: dict[str, Any] = json.loads((directory / "data" / "status.json").read_text())
+    except FileNotFoundError:
+        return {}
+    return found
+
+
+def readings(directory: Path) -> int:
+    """Readings that the agent's drivers have read in this run, as its status file says."""
+    devices = status(directory).get("status", {}).get("devices", {})
+    return sum(int(device["readings"]) for device in devices.values())
+
+
+def _agent(directory: Path, load: Load, ports: list[int], broker_port: int) -> dict[str, Any]:
+    return {
         "gateway": {"thing": "bench-gw", "tenant": "b", "province": "b", "plant": "b"},
-        "broker": where,
-        "data_dir": str(directory / "agent"),
+        "broker": {"host": HOST, "port": broker_port},
+        "data_dir": str(directory / "data"),
+        "outbox": {"limit_bytes": OUTBOX_BYTES},
+        "batch": {"interval_s": float(load.batch_s)},
         "shutdown_drain_s": 60.0,
-        "devices": [_device(at, port, period_s) for at, port in enumerate(plant_ports)],
+        "devices": [_device(at, port, load) for at, port in enumerate(ports)],
     }
-    cloud = {
-        "broker": {**where, "client_id": "bench-receiver"},
-        "store": {"type": "sqlite", "path": str(directory / "cloud.db")},
-        "http": {"host": HOST, "port": page_port},
-    }
-    agent_yaml, cloud_yaml = directory / "agent.yaml", directory / "cloud.yaml"
-    agent_yaml.write_text(yaml.safe_dump(agent, sort_keys=False))
-    cloud_yaml.write_text(yaml.safe_dump(cloud, sort_keys=False))
-    return agent_yaml, cloud_yaml
 
 
-def _device(at: int, port: int, period_s: float) -> dict[str, Any]:
-    floats = [{"name": f"f{n}", "address": f"holding:{2 * n}", "type": "float32"} for n in range(FLOATS)]
-    integers = [{"name": f"i{n}", "address": f"holding:{2 * FLOATS + n}", "type": "int16"} for n in range(INTEGERS)]
+def _device(at: int, port: int, load: Load) -> dict[str, Any]:
+    tags = scenario.mixed() + (scenario.info() if load.info else [])
+    listed = [{"name": tag.name, "address": f"holding:{tag.address}", "type": tag.type} for tag in tags]
     return {
         "name": f"plc-{at}",
         "machine": f"machine-{at}",
         "protocol": "modbus",
         "host": HOST,
         "port": port,
-        "groups": [{"period_s": period_s, "tags": floats + integers}],
+        "groups": [{"period_s": load.period_s, "tags": listed}],
     }
 
 
-def _start(stack: ExitStack, log: Path, module: str, *words: str) -> subprocess.Popen[str]:
-    file = stack.enter_context(log.open("w"))
-    command, is_plant = [sys.executable, "-m", module, *words], module == "bench.plant"
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE if is_plant else file, stderr=file, text=True, env=os.environ
-    )
-    stack.callback(_stop, process)
-    return process
+class Receiver:
+    """Our receiver with its SQLite store, in `directory`."""
+
+    def __init__(self, directory: Path, broker_port: int) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.database = directory / "cloud.db"
+        settings = {
+            "broker": {"host": HOST, "port": broker_port, "client_id": "bench-receiver"},
+            "store": {"type": "sqlite", "path": str(self.database)},
+            "http": {"host": HOST, "port": free_ports(1)[0]},
+        }
+        path = directory / "cloud.yaml"
+        path.write_text(yaml.safe_dump(settings, sort_keys=False))
+        for words in (("tenant", "add", "b"), ("plant", "add", "b", "b", "b")):
+            command = [sys.executable, "-m", "cloud.cli", *words, "--config", str(path)]
+            subprocess.run(command, check=True, capture_output=True)
+        self.process = python("the receiver", "cloud.cli", ["run", "--config", str(path)], directory / "receiver.log")
+        wait_until(lambda: self._listens(), "the receiver's start", 30.0, self.process)
+
+    def rows(self) -> tuple[int, int]:
+        """(rows, distinct rows) of readings."""
+        with closing(self.connect()) as connection:
+            (rows,) = connection.execute("SELECT count(*) FROM readings").fetchone()
+            (distinct,) = connection.execute(
+                "SELECT count(*) FROM (SELECT DISTINCT series_id, time FROM readings)"
+            ).fetchone()
+        return int(rows), int(distinct)
+
+    def events(self) -> int:
+        """Readings of the batches stored so far: cheap, one row per batch."""
+        with closing(self.connect()) as connection:
+            (count,) = connection.execute("SELECT coalesce(sum(readings), 0) FROM telemetry_events").fetchone()
+        return int(count)
+
+    def polls(self) -> list[int]:
+        """The poll counters stored, as often as they are stored."""
+        with closing(self.connect()) as connection:
+            query = "SELECT value FROM readings JOIN series ON series.id = series_id WHERE tag = 'polls'"
+            return [int(value) for (value,) in connection.execute(query) if value is not None]
+
+    def connect(self) -> sqlite3.Connection:
+        """For reading."""
+        return sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, check_same_thread=False)
+
+    def _listens(self) -> bool:
+        """It notes since when it has been subscribed."""
+        with closing(self.connect()) as connection:
+            (since,) = connection.execute("SELECT listening_since_us FROM receiver").fetchone()
+        return since is not None
 
 
-def _stop(process: subprocess.Popen[str]) -> None:
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-        process.wait(90)
-    if process.stdout is not None:
-        process.stdout.close()
+def wait_for_readings(directory: Path, agent: Process, timeout_s: float = 30.0) -> None:
+    """Until the agent's status file tells of readings. Raises RunFailed."""
+    wait_until(lambda: readings(directory) > 0, "the agent's first reading", timeout_s, agent, pause_s=0.05)
 
 
-def _wait_for_status(path: Path, agent: subprocess.Popen[str]) -> None:
-    end_s = time.monotonic() + START_S
-    while not path.exists() or _read(path)[0] == 0:
-        assert agent.poll() is None, "the agent ended by itself"
-        assert time.monotonic() < end_s, "the agent reads nothing"
-        time.sleep(0.05)
+def stop_and_check(
+    directory: Path, agent: Process, receiver: Receiver, counts: Callable[[], dict[str, int]], load: Load
+) -> dict[str, int]:
+    """Stop the agent in an orderly way, and see that all it read is stored once. Gives the plant's final counts.
 
-
-def _read(status_path: Path) -> tuple[int, float]:
-    """(readings that the drivers have read, when that was written, seconds since 1970)."""
-    content = json.loads(status_path.read_text())
-    return sum(device["readings"] for device in content["status"]["devices"].values()), content["written_s"]
-
-
-def _stored(database: Path) -> tuple[int, int]:
-    """(rows, distinct rows) in the receiver's database."""
-    connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
-    try:
-        (rows,) = connection.execute("SELECT count(*) FROM readings").fetchone()
-        (distinct,) = connection.execute(
-            "SELECT count(*) FROM (SELECT DISTINCT series_id, time FROM readings)"
-        ).fetchone()
-    finally:
-        connection.close()
-    return rows, distinct
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind((HOST, 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
+    Raises RunFailed: the figures of that run do not count.
+    """
+    agent.stop()
+    polled, read = counts(), readings(directory)
+    end_s = time.monotonic() + 60.0
+    while receiver.events() < read and time.monotonic() < end_s:
+        time.sleep(0.1)
+    rows = receiver.rows()
+    if rows != (read, read):
+        raise RunFailed(f"read {read:,}, stored {rows[0]:,}, of them distinct {rows[1]:,}")
+    if not (polled["whole"] - load.devices) * load.tags <= read <= polled["scans"] * load.tags:
+        raise RunFailed(f"the plant answered {polled['whole']:,} whole scans, and the agent counts {read:,} readings")
+    return polled

@@ -26,6 +26,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import cached_property
 from typing import Generic, NamedTuple, TypeVar
 
 from protocols.field.modbus_address import Table
@@ -67,7 +68,7 @@ class Limits(NamedTuple):
         return self.gap * 16 if table.holds_bits else self.gap
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Block:
     """One request. `members` are the indexes of its spans in what was planned, in order of `spans`."""
 
@@ -86,8 +87,8 @@ class Block:
     def address(self) -> int:
         return self.spans[0].address
 
-    @property
-    def count(self) -> int:
+    @cached_property
+    def count(self) -> int:  # asked for at every request
         return max(span.end for span in self.spans) - self.address
 
     def part(self, first: int, last: int) -> Block:

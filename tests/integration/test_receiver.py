@@ -24,14 +24,14 @@ from cloud.receiver import Receiver
 from cloud.store.contract import Committed, Item, Totals
 from cloud.store.sqlite import SqliteStore
 from cloud.worker import StoreWorker
-from protocols.uplink import confirm, envelope
+from protocols.uplink import confirm, definition, envelope
 from protocols.uplink.batch import Batch, Block, Column
 from protocols.uplink.confirm import MachineConfirm
 from protocols.uplink.link import Message, Outcome
 from protocols.uplink.mqtt import BrokerSettings, MqttAgentLink, MqttCloudLink
 from protocols.uplink.presence import Presence, presence
 from protocols.uplink.status import GatewayInfo, MachineNumbers, Status, will
-from protocols.uplink.topics import GatewayTopic, MachineTopic, Plant
+from protocols.uplink.topics import DefinitionTopic, GatewayTopic, MachineTopic, Plant
 from protocols.values import ValueType
 from tests.support.brokers import Broker, Wire, mosquitto, wire
 
@@ -202,6 +202,84 @@ async def test_what_was_committed_and_not_acknowledged_comes_again_and_is_stored
             await running.took(duplicate=1)
             assert await running.totals() == Totals(events=1, readings=2, repeated=0, dead_letters=0)
             assert await confirmed(link) == MachineConfirm(epoch=EPOCH, through=1, highest=1)
+
+
+# --- definitions ---
+
+SPEED = Block("plc-1", [NOW_MS * 1000 + 250_000], [Column("speed", ValueType.FLOAT64, [1.5], "rpm")])
+SAID = definition.define("gw-1", EPOCH, "main", [("speed", ValueType.FLOAT64, "rpm")], SPEED)
+DEFINITION = definition.encode(SAID)
+REF = definition.ref(DEFINITION)
+MAIN = DefinitionTopic(PRESS, "plc-1", "main").definition
+
+
+def referring(seq: int) -> bytes:
+    return envelope.encode_referring(seq, [definition.pack_referring(SPEED, REF, SAID)])
+
+
+async def test_what_refers_to_a_definition_is_stored_also_by_the_next_receiver(broker: Broker, path: Path) -> None:
+    async with receiving(broker, path) as running, gateway(broker) as link:
+        await send(link, MAIN, DEFINITION, retain=True)
+        await send(link, PRESS.telemetry, referring(1), referring(1))
+        await running.took(defined=1, new=1, duplicate=1)
+        (latest,) = await running.store.call(lambda store: store.latest(PRESS))
+        assert (latest.tag, latest.value, latest.unit) == ("speed", 1.5, "rpm")
+    async with receiving(broker, path) as running, gateway(broker) as link:
+        await send(link, PRESS.telemetry, referring(2))
+        await until(lambda: running.receiver.state.outcomes["new"] == 1)
+        assert (await running.totals()).dead_letters == 0
+
+
+async def test_an_unknown_definition_is_asked_for_and_then_both_are_stored(broker: Broker, path: Path) -> None:
+    """The telemetry is acknowledged meanwhile, and neither stored nor a dead letter: the gateway has it still."""
+    online_with = online(machines={PRESS.machine: MachineNumbers(last_seq=2, sent_seq=2)})
+    async with gateway(broker) as link:
+        async with receiving(broker, path) as running:
+            await send(link, PRESS.telemetry, referring(1), binary(2))
+            await running.took(new=1)  # what stands behind it
+            assert await running.totals() == Totals(events=1, readings=2, repeated=0, dead_letters=0)
+            await send(link, GATEWAY.status, online_with)
+            said = await confirmed(link)
+            while not said.definitions:
+                said = await confirmed(link)
+            assert said == MachineConfirm(epoch=EPOCH, through=0, highest=2, missing=[(1, 1)], definitions=[REF.hex()])
+            await send(link, GATEWAY.status, online_with)
+            assert (await confirmed(link)).definitions == [], "asked once; again when something refers to it again"
+        async with receiving(broker, path) as running:  # it was acknowledged: it does not come again by itself
+            await send(link, MAIN, DEFINITION, retain=True)
+            await send(link, PRESS.telemetry, referring(1))
+            await running.took(defined=1, new=1)
+            said = await confirmed(link)
+            while said.through < 2:
+                said = await confirmed(link)
+            assert said == MachineConfirm(epoch=EPOCH, through=2, highest=2)
+            assert await running.totals() == Totals(events=2, readings=3, repeated=0, dead_letters=0)
+
+
+async def test_a_definition_is_its_machines_own(broker: Broker, path: Path) -> None:
+    """Nobody can tell another machine's tags."""
+    async with receiving(broker, path) as running, gateway(broker) as link:
+        await send(link, DefinitionTopic(MachineTopic(PLANT, "oven"), "plc-1", "main").definition, DEFINITION)
+        await send(link, PRESS.telemetry, referring(1), binary(2))
+        await running.took(defined=1, new=1)
+        assert [event.tag for event in await running.store.call(lambda store: store.latest())] == ["speed"]
+        assert (await running.totals()).events == 1
+
+
+async def test_a_definition_that_is_not_its_topics_becomes_a_dead_letter(broker: Broker, path: Path) -> None:
+    async with receiving(broker, path) as running, gateway(broker) as link:
+        for device, group in (("plc-1", "other"), ("plc-2", "main")):
+            await send(link, DefinitionTopic(PRESS, device, group).definition, DEFINITION)
+        await send(link, MAIN, DEFINITION[:-1], b"")
+        await running.took(dead=4)
+        letters = await running.store.call(lambda store: store.dead_letters())
+        assert {letter.reason for letter in letters} >= {
+            "the definition of plc-1/other names plc-1/main",
+            "the definition of plc-2/main names plc-1/main",
+        }
+        assert await running.store.call(lambda store: store.definition(PRESS, REF)) is None
+        await send(link, PRESS.telemetry, referring(1), binary(2))
+        await running.took(dead=4, new=1)
 
 
 # --- what cannot be taken ---

@@ -6,13 +6,14 @@ Refused. Clarity before speed: one cursor per stream, one number after the other
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
 import struct
 import unicodedata
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgpack
@@ -30,6 +31,14 @@ class Refused(Exception):
     def __init__(self, why: str, what: str) -> None:
         super().__init__(f"{why}: {what}")
         self.why = why
+
+
+class Missing(Exception):
+    """`refs`: references of definitions that are not known, hexadecimal."""
+
+    def __init__(self, refs: list[str]) -> None:
+        super().__init__(f"missing: {refs}")
+        self.refs = refs
 
 
 def need(condition: bool, what: str, why: str = "content") -> None:
@@ -144,10 +153,14 @@ def depth(value: Any) -> int:
 # --- sections 4 and 5: a batch ---------------------------------------------------------------------------------------
 
 
-def decode_telemetry(payload: bytes) -> dict[str, Any]:
-    """The `batch` of a telemetry message."""
+def decode_telemetry(payload: bytes, known: Mapping[str, dict[str, Any]] | None = None) -> dict[str, Any]:
+    """The `batch` of a telemetry message. `known`: definitions (of decode_definition) by reference. Raises Missing."""
     value = unpack(payload)
-    return from_array(value) if isinstance(value, list) else from_map(value)
+    if not isinstance(value, list):
+        return from_map(value)
+    if value and is_whole(value[0]) and value[0] == 2:
+        return from_referring(value, known or {})
+    return from_array(value)
 
 
 def plain_whole(n: int) -> int | str:
@@ -227,10 +240,140 @@ def from_array(value: list[Any]) -> dict[str, Any]:
     need(len(blocks) <= 1000, "blocks", "limit")
     plain, readings = [], 0
     for block in blocks:
-        decoded = BlockDecoder(block, 2_000_000 - readings).decode()
+        decoded = BlockDecoder(whole_block(block), 2_000_000 - readings).decode()
         readings += sum(len(column["values"]) for column in decoded["columns"])
         plain.append(decoded)
     return {"gateway": gateway, "epoch": epoch.hex(), "seq": plain_whole(seq), "blocks": plain}
+
+
+# --- sections 5.6 and 5.7: definitions and what refers to them -------------------------------------------------------
+
+
+def decode_definition(payload: bytes) -> dict[str, Any]:
+    """The `definition` of a definition message."""
+    value = unpack(payload)
+    if not isinstance(value, list):
+        raise Refused("content", "a definition is no array")
+    need(bool(value) and is_whole(value[0]) and value[0] == 1, "the definition's version", "version")
+    need(len(value) == 11, "not eleven parts")
+    _, gateway, epoch, device, group, time_us, names, types, units, exponents, firsts = value
+    for said in (gateway, device, group):
+        check_text(said, 64, "gateway, device or group", printable=True)
+    need(isinstance(epoch, bytes) and epoch != b"", "epoch")
+    need(len(epoch) <= 32, "epoch", "limit")
+    need(is_whole(time_us), "time")
+    need(0 <= time_us <= TIME_MS_MAX * 1000, "time", "limit")
+    kinds, unit_texts = check_tags(names, types, units)
+    need(isinstance(exponents, bytes) and len(exponents) == len(names) and isinstance(firsts, bytes), "bases")
+    numbers = leb128(firsts)
+    need(len(numbers) == len(names), "firsts")
+    tags = []
+    for name, kind, unit, exponent, number in zip(names, kinds, unit_texts, exponents, numbers, strict=True):
+        first = unzigzag(number)
+        need(exponent <= (15 if kind in ("float32", "float64") else 0), "an exponent")
+        if exponent == 15:
+            first %= 2**64
+            need(kind == "float64" or first < 2**32, "a pattern of more than 4 bytes")
+        tags.append({"name": name, "type": kind, "unit": unit, "exponent": exponent, "first": plain_whole(first)})
+    return {
+        "ref": hashlib.blake2b(payload, digest_size=6).hexdigest(), "gateway": gateway, "epoch": epoch.hex(),
+        "device": device, "group": group, "time_us": plain_whole(time_us), "tags": tags,
+    }  # fmt: skip
+
+
+def from_referring(value: list[Any], known: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    need(len(value) == 3, "not three parts")
+    _, seq, blocks = value
+    need(isinstance(blocks, list), "blocks")
+    need(1 <= len(blocks) <= 1000, "blocks", "limit")
+    for block in blocks:
+        need(isinstance(block, list) and bool(block), "a block")
+        need(isinstance(block[0], bytes) and len(block[0]) == 6, "a reference")
+    refs = [block[0].hex() for block in blocks]
+    missing = [ref for ref in dict.fromkeys(refs) if ref not in known]
+    if missing:
+        raise Missing(missing)
+    gateway, epoch = known[refs[0]]["gateway"], known[refs[0]]["epoch"]
+    need(all((known[ref]["gateway"], known[ref]["epoch"]) == (gateway, epoch) for ref in refs), "two senders")
+    check_head(gateway, seq)
+    plain, readings = [], 0
+    for ref, block in zip(refs, blocks, strict=True):
+        decoded = BlockDecoder(referring_block(block, known[ref]), 2_000_000 - readings).decode()
+        readings += sum(len(column["values"]) for column in decoded["columns"])
+        plain.append(decoded)
+    return {"gateway": gateway, "epoch": epoch, "seq": plain_whole(seq), "blocks": plain}
+
+
+def referring_block(block: list[Any], definition: dict[str, Any]) -> dict[str, Any]:
+    """The parts of a block, defaults filled in from its definition."""
+    need(2 <= len(block) <= 7, "not two to seven parts")
+    parts = dict(enumerate(block))
+    streams, rows, modes, extras, exceptions, steps = (parts.get(at) for at in range(1, 7))
+    tags = definition["tags"]
+    if steps is not None:
+        need(isinstance(steps, list), "positions")
+        at = 0
+        positions: list[int] = []
+        for step in steps:
+            need(is_whole(step) and step >= (1 if positions else 0), "a step")
+            at += step
+            positions.append(at)
+        need(not positions or positions[-1] < len(tags), "a position beyond the definition")
+        tags = [tags[position] for position in positions]
+    if modes is None:
+        modes = bytes([3, *(usual_mode(tag) for tag in tags if tag["type"] not in ("bool", "string"))])
+    if not isinstance(streams, list) or not 1 <= len(streams) <= 5:
+        raise Refused("content", "streams")
+    return {
+        "device": definition["device"],
+        "rows": 1 if rows is None else rows,
+        "names": [tag["name"] for tag in tags],
+        "types": [tag["type"] for tag in tags],
+        "units": [tag["unit"] for tag in tags],
+        "streams": [modes, *streams, *[b""] * (5 - len(streams))],
+        "extras": [] if extras is None else extras,
+        "exceptions": {} if exceptions is None else exceptions,
+        "bases": [(tag["exponent"], int(tag["first"])) for tag in tags],
+        "time_us": int(definition["time_us"]),
+    }
+
+
+def usual_mode(tag: dict[str, Any]) -> int:
+    if tag["exponent"] == 15:
+        return 0x3F if tag["type"] == "float32" else 0x4F
+    return int(tag["exponent"])
+
+
+def whole_block(block: Any) -> dict[str, Any]:
+    """The parts of a block that can be decoded alone."""
+    need(isinstance(block, list) and len(block) == 8, "a block is no array of 8")
+    device, rows, names, types, units, streams, extras, exceptions = block
+    check_text(device, 64, "device")
+    kinds, unit_texts = check_tags(names, types, units)
+    return {
+        "device": device,
+        "rows": rows,
+        "names": names,
+        "types": kinds,
+        "units": unit_texts,
+        "streams": streams,
+        "extras": extras,
+        "exceptions": exceptions,
+        "bases": [(0, 0)] * len(names),
+        "time_us": 0,
+    }
+
+
+def check_tags(names: Any, types: Any, units: Any) -> tuple[list[str], list[str]]:
+    """Types as words, and units."""
+    need(isinstance(names, list), "names")
+    need(len(names) <= 20_000, "names", "limit")
+    for name in names:
+        check_text(name, 128, "name", printable=True)
+        need(name != "", "an empty name", "limit")
+    need(len(set(names)) == len(names), "a name twice")
+    need(isinstance(types, bytes) and len(types) == len(names) and all(t < 6 for t in types), "types")
+    return [TYPES[t] for t in types], runs(units, len(names), is_text)
 
 
 def runs(value: Any, length: int, fits: Callable[[Any], bool]) -> list[Any]:
@@ -287,38 +430,31 @@ def leb128(data: bytes) -> list[int]:
 
 
 class BlockDecoder:
-    """Section 5.1 to 5.4."""
+    """Section 5.2 to 5.4, with the bases of 5.7 (0 where there are none)."""
 
-    def __init__(self, block: Any, readings_max: int) -> None:
-        need(isinstance(block, list) and len(block) == 8, "a block is no array of 8")
-        self.device, self.rows, self.names, types, units, streams, self.extras, self.exceptions = block
+    def __init__(self, block: dict[str, Any], readings_max: int) -> None:
+        self.device, self.rows, self.names = block["device"], block["rows"], block["names"]
+        self.types, self.units = block["types"], block["units"]
+        self.extras, self.exceptions = block["extras"], block["exceptions"]
+        self.bases, self.time_us = block["bases"], block["time_us"]
         self.readings_max = readings_max
-        check_text(self.device, 64, "device")
+        streams = block["streams"]
         need(is_whole(self.rows), "rows")
         need(0 <= self.rows <= 100_000, "rows", "limit")
-        self._check_names()
-        need(isinstance(types, bytes) and len(types) == len(self.names) and all(t < 6 for t in types), "types")
-        self.types = [TYPES[t] for t in types]
-        self.units = runs(units, len(self.names), is_text)
         need(isinstance(self.extras, list), "extras")
         need(isinstance(self.exceptions, dict), "exceptions")
         need(all(is_whole(at) and 0 <= at < len(self.names) for at in self.exceptions), "an exception of no column")
         need(isinstance(streams, list) and len(streams) == 6, "streams")
         need(all(isinstance(stream, bytes) for stream in streams), "streams")
+        self.extras = list(self.extras)
         self.modes = list(streams[0])
         self.firsts = leb128(streams[1])
         self.streams = {width: Stream(streams[2 + at], width) for at, width in enumerate((1, 2, 4, 8))}
 
-    def _check_names(self) -> None:
-        need(isinstance(self.names, list), "names")
-        need(len(self.names) <= 20_000, "names", "limit")
-        for name in self.names:
-            check_text(name, 128, "name", printable=True)
-            need(name != "", "an empty name", "limit")
-        need(len(set(self.names)) == len(self.names), "a name twice")
-
     def decode(self) -> dict[str, Any]:
-        times_us = self.integers(self.rows, self.mode()[1])
+        scale, width = self.mode()
+        need(scale in (0, 3, 6), "a scale of times")
+        times_us = [n * 10**scale for n in self.integers(self.rows, width, self.time_us // 10**scale)]
         need(all(0 <= time_us <= TIME_MS_MAX * 1000 for time_us in times_us), "a time", "limit")
         columns = [self.column(at) for at in range(len(self.names))]
         need(not self.modes and not self.firsts and not self.extras, "something is left over")
@@ -331,12 +467,12 @@ class BlockDecoder:
         need(mode >> 4 <= 4, "a strange width")
         return mode & 15, (0, 1, 2, 4, 8)[mode >> 4]
 
-    def integers(self, count: int, width: int) -> list[int]:
+    def integers(self, count: int, width: int, base: int) -> list[int]:
         """Signed."""
         if count == 0:
             return []
         need(bool(self.firsts), "a first number is missing")
-        numbers = [unzigzag(self.firsts.pop(0))]
+        numbers = [base + unzigzag(self.firsts.pop(0))]
         for _ in range(count - 1):
             difference = unzigzag(self.streams[width].next()) if width else 0
             numbers.append(numbers[-1] + difference)
@@ -363,7 +499,7 @@ class BlockDecoder:
             "type": self.types[at],
             "unit": self.units[at],
             "rows": rows,
-            "values": self.values(self.types[at], gone or [0] * count),
+            "values": self.values(at, gone or [0] * count),
             "quality": codes if codes is not None and any(codes) else None,
             "reasons": self.reasons(reasons, count),
         }
@@ -382,11 +518,12 @@ class BlockDecoder:
         need(all(is_whole(at) and 0 <= at < count and is_text(text) for at, text in reasons.items()), "a reason")
         return {str(at): reasons[at] for at in sorted(reasons)}
 
-    def values(self, kind: str, gone: list[int]) -> list[Any]:
-        found = self.present(kind, gone.count(0))
+    def values(self, at: int, gone: list[int]) -> list[Any]:
+        found = self.present(self.types[at], gone.count(0), *self.bases[at])
         return [None if absent else found.pop(0) for absent in gone]
 
-    def present(self, kind: str, count: int) -> list[Any]:
+    def present(self, kind: str, count: int, usual: int, first: int) -> list[Any]:
+        """`usual`: the exponent of the base, which counts for that exponent only."""
         if kind in ("bool", "string"):
             need(bool(self.extras), "an extra is missing")
             extra = self.extras.pop(0)
@@ -397,25 +534,26 @@ class BlockDecoder:
         nibble, width = self.mode()
         if count == 0:
             return []
+        base = first if nibble == usual else 0
         if kind in ("int", "uint"):
             need(nibble == 0, "an exponent of whole numbers")
-            numbers = self.integers(count, width)
+            numbers = self.integers(count, width, base)
             return [plain_whole(n % 2**64 if kind == "uint" else n) for n in numbers]
         size = 4 if kind == "float32" else 8
         if nibble < 15:
-            quotients = [n / 10**nibble for n in self.integers(count, width)]
+            quotients = [n / 10**nibble for n in self.integers(count, width, base)]
             floats = [self.as_binary(quotient, size) for quotient in quotients]
         else:
             need(width == size, "patterns of another width")
-            floats = self.patterns(count, size)
+            floats = self.patterns(count, size, base)
         return [plain_float(value, size) for value in floats]
 
     @staticmethod
     def as_binary(value: float, size: int) -> float:
         return float(struct.unpack("<f", struct.pack("<f", value))[0]) if size == 4 else value
 
-    def patterns(self, count: int, size: int) -> list[float]:
-        pattern, floats = 0, []
+    def patterns(self, count: int, size: int, pattern: int) -> list[float]:
+        floats = []
         for _ in range(count):
             pattern ^= self.streams[size].next()
             floats.append(struct.unpack("<f" if size == 4 else "<d", pattern.to_bytes(size, "little"))[0])
@@ -496,6 +634,13 @@ def record(**keys: tuple[Check, Any]) -> Check:
     return check
 
 
+def references(value: Any) -> Any:
+    need(isinstance(value, list), "no array")
+    need(len(value) <= 100, "too many references", "limit")
+    need(all(isinstance(ref, str) and re.fullmatch("[0-9a-f]{2,64}", ref) for ref in value), "a reference")
+    return value
+
+
 COUNT = whole(0)
 SEQ = whole(0, 2**63 - 1)
 BUFFER = record(
@@ -556,6 +701,7 @@ CONFIRM = record(
                 through=(SEQ, NEEDED),
                 highest=(SEQ, 0),
                 missing=(array(100, SEQ, SEQ), []),
+                definitions=(references, []),
             )
         ),
         NEEDED,

@@ -794,12 +794,7 @@ def refused_references() -> list[Vector]:
             worked_definition(9, b"\x01\x00\x01\x0f"),
         ),
         ("exponent", "content", "An exponent over 15.", worked_definition(9, b"\x10\x00\x00\x0f")),
-        (
-            "wide-pattern",
-            "content",
-            "2^32 as pattern of a float32.",
-            worked_definition(10, b"\x80\x80\x80\x80\x20\0\0\0"),
-        ),
+        ("wide-pattern", "content", "Eight bytes as pattern of a float32.", worked_definition(7, b"\x03\x00\x01\x03")),
         ("few-firsts", "content", "Three first values for four tags.", worked_definition(10, b"\0\0\0")),
     ]
     wrong: list[tuple[str, str, str, bytes]] = [

@@ -234,7 +234,7 @@ def test_gorilla_times_of_a_regular_block_cost_little() -> None:
     values = -(-4 * (64 + 59) // 8)
     times = -(-4 * (64 + 9 + 58) // 8)
     assert row.peers["values only: Gorilla"] == values / 240
-    assert row.peers["Gorilla, times and values"] == (values + times) / 240
+    assert row.peers["Gorilla, times and values"] == pytest.approx((values + times) / 240)
 
 
 def test_bare_executemany_stores_and_counts(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def test_the_keys_on_the_wire() -> None:
     assert json.loads(said.encode()) == {
         "schemaVersion": 1,
         "timestamp": 5,
-        "machines": {"m": {"epoch": "00ff", "through": 3, "highest": 9, "missing": [[5, 6]]}},
+        "machines": {"m": {"epoch": "00ff", "through": 3, "highest": 9, "missing": [[5, 6]], "definitions": []}},
     }
     assert decode(said.encode()) == said
 

@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 
 from cloud import decode
 from cloud.commands.payload import explained, hex_head
-from cloud.store.contract import Beat, Telemetry, Undecodable
-from protocols.uplink import envelope, status
+from cloud.decode import Undefined
+from cloud.store.contract import Beat, Defined, Telemetry, Undecodable
+from protocols.uplink import definition, envelope, status
 from protocols.uplink.batch import Batch, Block, Column
+from protocols.uplink.definition import Definition
 from protocols.uplink.link import Delivery
 from protocols.uplink.status import GatewayInfo, Status
-from protocols.uplink.topics import GatewayTopic, MachineTopic, Plant
+from protocols.uplink.topics import DefinitionTopic, GatewayTopic, MachineTopic, Plant
 from protocols.values import ValueType
 
 PLANT = Plant("acme", "north", "p1")
@@ -28,6 +30,11 @@ BATCH = Batch("gw-1", "a1b2", 7, [Block("plc-1", [1_000_000], [Column("speed", V
 STATUS = Status(
     timestamp=1, state="online", session=3, gateway=GatewayInfo(thing_name="gw-1", version="1", uptime_sec=1)
 )
+SAID = definition.define("gw-1", "a1b2", "main", [("speed", ValueType.FLOAT64, "rpm")], BATCH.blocks[0])
+DEFINITION = definition.encode(SAID)
+REF = definition.ref(DEFINITION)
+GROUP = DefinitionTopic(PRESS, "plc-1", "main")
+REFERRING = envelope.encode_referring(7, [definition.pack_referring(BATCH.blocks[0], REF, SAID)])
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -41,9 +48,14 @@ payloads = st.one_of(
     st.binary(max_size=30).map(lambda junk: envelope.encode(BATCH) + junk),
     st.integers(0, 60).map(lambda end: envelope.encode(BATCH)[:end]),
     st.integers(0, 200).map(lambda end: STATUS.encode()[:end]),
+    st.integers(0, len(DEFINITION)).map(lambda end: DEFINITION[:end]),
+    st.integers(0, len(REFERRING)).map(lambda end: REFERRING[:end]),
 )
 topics = st.one_of(
-    st.sampled_from([PRESS.telemetry, PRESS.definition("a", "b"), GATEWAY.status, GATEWAY.confirm, ""]), st.text()
+    st.sampled_from(
+        [PRESS.telemetry, PRESS.definition("a", "b"), GROUP.definition, GATEWAY.status, GATEWAY.confirm, ""]
+    ),
+    st.text(),
 )
 
 
@@ -55,6 +67,9 @@ topics = st.one_of(
 @example("factory/\ud800/b/c/d/telemetry", b"{}", False)
 def test_anything_becomes_an_item(topic: str, payload: bytes, retained: bool) -> None:
     item = decode.item(topic, payload, retained, received_us=5)
+    if isinstance(item, Undefined):
+        assert (item.topic, item.refs) == (PRESS, (REF,))
+        return
     assert item.received_us == 5
     assert item.payload == payload
     if isinstance(item, Undecodable):
@@ -100,8 +115,13 @@ def test_a_will_names_no_sender() -> None:
         (PRESS.telemetry, b"hello", "first bytes are 68 65 6c 6c"),
         (PRESS.telemetry, STATUS.encode(), "values"),
         (PRESS.telemetry, msgpack.packb([9]), "schemaVersion 9"),
-        (PRESS.telemetry, msgpack.packb([2, 1, [[b"abcdef"]]]), "definitions 616263646566 are not known"),
-        (PRESS.definition("plc-1", "main"), b"{}", "definitions"),
+        (PRESS.telemetry, msgpack.packb([2, 1, [[b"abcde"]]]), "reference of 6 bytes"),
+        (PRESS.telemetry, DEFINITION, "5 parts"),
+        (GROUP.definition, b"{}", "array of 11 parts"),
+        (GROUP.definition, REFERRING, "array of 11 parts"),
+        (PRESS.definition("plc-1", "other"), DEFINITION, "the definition of plc-1/other names plc-1/main"),
+        (PRESS.definition("plc-2", "main"), DEFINITION, "the definition of plc-2/main names plc-1/main"),
+        (PRESS.definition("plc-1", "Main"), DEFINITION, "'Main' is not a name"),
         (GATEWAY.status, b"{}", "not a status message"),
         (GATEWAY.status, envelope.encode(BATCH), "not a status message"),
     ],
@@ -119,3 +139,46 @@ def test_items_stand_in_the_order_of_receipt() -> None:
     deliveries = [delivery(envelope.encode(BATCH)), delivery(b"?"), delivery(STATUS.encode(), GATEWAY.status, True)]
     kinds: list[Any] = [type(item) for item in decode.items(deliveries, 9)]
     assert kinds == [Telemetry, Undecodable, Beat]
+
+
+# --- definitions ---
+
+
+def test_a_definition() -> None:
+    assert decode.item(GROUP.definition, DEFINITION, True, 9) == Defined(GROUP, REF, SAID, DEFINITION, 9)
+
+
+def test_telemetry_that_refers_to_what_is_known() -> None:
+    asked: list[tuple[MachineTopic, bytes]] = []
+
+    def find(machine: MachineTopic, ref: bytes) -> Definition | None:
+        asked.append((machine, ref))
+        return SAID
+
+    item = decode.item(PRESS.telemetry, REFERRING, False, 9, find)
+    assert isinstance(item, Telemetry)
+    assert item.batch == BATCH
+    assert item.payload == REFERRING
+    assert asked == [(PRESS, REF)]
+
+
+def test_telemetry_that_refers_to_what_is_not_known_is_no_item_for_the_store() -> None:
+    twice = envelope.encode_referring(
+        7, [definition.pack_referring(BATCH.blocks[0], ref, SAID) for ref in (REF, b"other-", REF, b"known-")]
+    )
+    found = decode.item(PRESS.telemetry, twice, False, 9, lambda _, ref: SAID if ref == b"known-" else None)
+    assert found == Undefined(PRESS, (REF, b"other-"))
+
+
+def test_a_definition_counts_for_what_stands_behind_it() -> None:
+    known: dict[tuple[MachineTopic, bytes], Definition] = {}
+
+    def learn(one: Defined) -> None:
+        known[one.topic.machine, one.ref] = one.definition
+
+    sent = [(PRESS.telemetry, REFERRING), (GROUP.definition, DEFINITION), (PRESS.telemetry, REFERRING)]
+    deliveries = [Delivery(topic, payload, False, lambda: None) for topic, payload in sent]
+    kinds: list[Any] = [
+        type(item) for item in decode.items(deliveries, 9, lambda machine, ref: known.get((machine, ref)), learn)
+    ]
+    assert kinds == [Undefined, Defined, Telemetry]

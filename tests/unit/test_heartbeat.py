@@ -124,6 +124,11 @@ def test_the_worst_case_is_a_message_that_the_receiver_takes() -> None:
     assert len(build(replace(FIGURES, devices=many)).encode()) < STATUS_BYTES_MAX
 
 
+def test_a_drivers_words_are_never_what_stops_the_heartbeat() -> None:
+    status = told(devices={"plc-1": ("press", DeviceState("away", NOW_US, "half \ud800 a\x00character\n"))})
+    assert status.devices["plc-1"].reason == "half ? a\x00character\n"
+
+
 # --- how fast the buffer fills ---------------------------------------------------------------------------------------
 
 

@@ -168,6 +168,21 @@ async def test_a_full_disk_is_tried_again_and_said_once() -> None:
         assert logs[1]["event"] == "the outbox stores again"
 
 
+async def test_a_disk_that_is_full_a_second_time_is_said_again() -> None:
+    async with line(0.002) as one:
+        with capture_logs() as logs:
+            async with running(one.pipeline):
+                for number in range(2):
+                    one.outbox.full = True
+                    tries = one.outbox.tries
+                    one.take(number)
+                    await one.until(lambda: one.outbox.tries > tries)  # noqa: B023  # is awaited here
+                    one.outbox.full = False
+                    await one.until(lambda: one.appended == number + 1)  # noqa: B023  # is awaited here
+        assert one.stored() == [0, 1]
+        assert [log["log_level"] for log in logs] == ["error", "info"] * 2
+
+
 async def test_beyond_the_memory_bound_the_oldest_go_and_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     async with line(0.002) as one:
         one.outbox.full = True
@@ -175,7 +190,7 @@ async def test_beyond_the_memory_bound_the_oldest_go_and_are_counted(monkeypatch
             async with running(one.pipeline):
                 for number in range(5):
                     tries = one.outbox.tries
-                    one.take(number)
+                    one.take(2 * number, 2 * number + 1)
                     await one.until(lambda: one.outbox.tries >= tries + 2)  # noqa: B023  # is awaited here
                 waiting = list(one.pipeline._waiting)
                 assert len(waiting) == 5
@@ -183,10 +198,10 @@ async def test_beyond_the_memory_bound_the_oldest_go_and_are_counted(monkeypatch
                 await one.until(lambda: one.pipeline.readings_lost > 0)
                 one.outbox.full = False
                 await one.until(lambda: one.appended == 1)
-        assert one.stored() == [2, 3, 4]
-        assert (one.pipeline.readings_stored, one.pipeline.readings_lost) == (3, 2)
+        assert one.stored() == [4, 5, 6, 7, 8, 9]
+        assert (one.pipeline.readings_stored, one.pipeline.readings_lost) == (6, 4)
         [told] = [log for log in logs if "readings are lost" in log["event"]]
-        assert (told["lost"], told["ever"]) == (2, 2)
+        assert (told["lost"], told["ever"]) == (4, 4)
 
 
 async def test_finish_stores_what_is_left() -> None:

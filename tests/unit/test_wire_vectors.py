@@ -6,6 +6,7 @@ import ast
 import copy
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,26 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocols.uplink import confirm, envelope, frames, status
+from agent.definitions import Book, SelfContained
+from protocols.field.contract import Group
+from protocols.uplink import confirm, definition, envelope, frames, status
 from protocols.uplink.batch import Batch
+from protocols.uplink.definition import Definition, DefinitionError
+from protocols.uplink.envelope import DefinitionMissing, EnvelopeError
+from protocols.uplink.streams import varints
 from tests.support import independent_decoder as independent
-from tests.support.make_wire_vectors import DIRECTORY, Vector, dumps, inside, plain, told, vectors, worked_example
+from tests.support.make_wire_vectors import (
+    DIRECTORY,
+    Vector,
+    dumps,
+    inside,
+    plain,
+    plain_definition,
+    told,
+    vectors,
+    worked_example,
+)
+from tests.unit.test_definition import EPOCH, group_of, in_group_order, scans_of
 from tests.unit.test_envelope import batches
 
 VECTORS = {vector.name: vector for vector in vectors()}
@@ -34,22 +51,39 @@ def document_on_file(vector: Vector) -> Any:
     return json.loads((DIRECTORY / f"{vector.name}.json").read_text(encoding="utf-8"))
 
 
-def decode_ours(kind: str, payload: bytes) -> dict[str, Any]:
-    """What stands in the JSON file beside `about` and `kind`, by our decoder."""
+def needed(vector: Vector) -> list[bytes]:
+    """The definition messages that the receiver of this vector has."""
+    return [(DIRECTORY / f"{name}.bin").read_bytes() for name in document_on_file(vector).get("needs", [])]
+
+
+def decode_ours(kind: str, payload: bytes, needs: list[bytes]) -> dict[str, Any]:
+    """What stands in the JSON file beside `about`, `kind` and `needs`, by our decoder."""
     match kind:
         case "telemetry":
-            return {"batch": plain(envelope.decode(payload))}
+            known = {definition.ref(message): definition.decode(message) for message in needs}
+            try:
+                return {"batch": plain(envelope.decode(payload, known.get))}
+            except DefinitionMissing as missing:
+                return {"missing": [ref.hex() for ref in missing.refs]}
+        case "definition":
+            return {"definition": plain_definition(definition.ref(payload), definition.decode(payload))}
         case "status":
             return {"status": told(status.decode(payload))}
         case _:
             return {"confirm": told(confirm.decode(payload))}
 
 
-def decode_independently(kind: str, payload: bytes) -> dict[str, Any]:
+def decode_independently(kind: str, payload: bytes, needs: list[bytes]) -> dict[str, Any]:
     """The same by the decoder that was written from the document."""
     match kind:
         case "telemetry":
-            return {"batch": independent.decode_telemetry(payload)}
+            known = {found["ref"]: found for found in map(independent.decode_definition, needs)}
+            try:
+                return {"batch": independent.decode_telemetry(payload, known)}
+            except independent.Missing as missing:
+                return {"missing": missing.refs}
+        case "definition":
+            return {"definition": independent.decode_definition(payload)}
         case "status":
             return {"status": independent.decode_status(payload)}
         case _:
@@ -75,12 +109,13 @@ def test_the_files_are_what_the_generator_makes(vector: Vector) -> None:
 def test_our_decoder_reads_the_files(vector: Vector) -> None:
     payload, expected = payload_on_file(vector), document_on_file(vector)
     if "refuse" in expected:
-        with pytest.raises((envelope.EnvelopeError, status.StatusError, confirm.ConfirmError)) as caught:
-            decode_ours(vector.kind, payload)
+        refusals = (EnvelopeError, DefinitionError, status.StatusError, confirm.ConfirmError)
+        with pytest.raises(refusals) as caught:
+            decode_ours(vector.kind, payload, needed(vector))
         assert "\n" not in str(caught.value)
         assert 10 < len(str(caught.value)) < 400
     else:
-        assert dumps(decode_ours(vector.kind, payload)) == dumps(_content(expected))
+        assert dumps(decode_ours(vector.kind, payload, needed(vector))) == dumps(_content(expected))
 
 
 @each_vector
@@ -88,30 +123,42 @@ def test_the_independent_decoder_reads_the_files(vector: Vector) -> None:
     payload, expected = payload_on_file(vector), document_on_file(vector)
     if "refuse" in expected:
         with pytest.raises(independent.Refused) as caught:
-            decode_independently(vector.kind, payload)
+            decode_independently(vector.kind, payload, needed(vector))
         assert caught.value.why == expected["refuse"]
     else:
-        assert dumps(decode_independently(vector.kind, payload)) == dumps(_content(expected))
+        assert dumps(decode_independently(vector.kind, payload, needed(vector))) == dumps(_content(expected))
 
 
 def _content(document: dict[str, Any]) -> dict[str, Any]:
-    return {key: found for key, found in document.items() if key not in ("about", "kind")}
+    return {key: found for key, found in document.items() if key not in ("about", "kind", "needs")}
 
 
 def test_the_independent_decoder_has_nothing_of_ours() -> None:
     tree = ast.parse(Path(independent.__file__).read_text(encoding="utf-8"))
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     imported |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    allowed = {"__future__", "collections.abc", "typing", "json", "math", "re", "struct", "unicodedata", "zlib"}
-    assert imported <= allowed | {"msgpack", "zstandard"}
+    allowed = {"__future__", "collections.abc", "typing", "hashlib", "json", "math", "re", "struct", "unicodedata"}
+    assert imported <= allowed | {"zlib", "msgpack", "zstandard"}
 
 
-def test_the_document_shows_the_worked_example_as_it_is_on_file() -> None:
-    [shown] = re.findall(r"```hex\n(.*?)```", DOCUMENT, re.DOTALL)
+SHOWN = re.findall(
+    r"`docs/wire-vectors/([a-z-]+)\.bin`, (\d+) bytes.*?```hex\n(.*?)```.*?(\| bytes \| meaning \|\n.*?)\n\n",
+    DOCUMENT,
+    re.DOTALL,
+)
+
+
+def test_the_document_shows_three_examples() -> None:
+    assert [name for name, *_ in SHOWN] == ["worked-example", "definition-worked-example", "referring-worked-example"]
+    assert DOCUMENT.count("```hex") == len(SHOWN)
+    assert f"reference `{document_on_file(VECTORS['definition-worked-example'])['definition']['ref']}`" in DOCUMENT
+
+
+@pytest.mark.parametrize(("name", "size", "shown", "table"), SHOWN, ids=[name for name, *_ in SHOWN])
+def test_an_example_of_the_document_is_as_it_is_on_file(name: str, size: str, shown: str, table: str) -> None:
     payload = bytes.fromhex(shown)
-    assert payload == payload_on_file(VECTORS["worked-example"])
-    assert f"`docs/wire-vectors/worked-example.bin`, {len(payload)} bytes" in DOCUMENT
-    table = DOCUMENT.partition("Taken apart:")[2].partition("So temp is")[0]
+    assert payload == payload_on_file(VECTORS[name])
+    assert len(payload) == int(size)
     first_cells = "".join(re.findall(r"^\| (`[^|]*`) \|", table, re.MULTILINE))
     apart = bytes.fromhex("".join(re.findall(r"`([0-9a-f ]+)`", first_cells)))
     assert apart == payload[:-4]  # all but the checksum, in order
@@ -128,6 +175,35 @@ def test_the_json_example_of_the_document_is_a_message() -> None:
 @settings(max_examples=150, deadline=None)
 def test_two_implementations_agree_on_what_our_encoder_sends(batch: Batch) -> None:
     assert dumps(independent.decode_telemetry(envelope.encode(batch))) == dumps(plain(batch))
+
+
+@given(st.lists(batches(), min_size=1, max_size=3), st.integers(0, 2))
+@settings(max_examples=100, deadline=None)
+def test_they_agree_on_what_our_gateway_sends(sent: list[Batch], more: int) -> None:
+    """In the referring form: the definitions of the first batches, made for other values, serve the later ones too."""
+    book = Book("gw-1")
+    ours: dict[bytes, Definition] = {}
+    theirs: dict[str, dict[str, Any]] = {}
+    groups: dict[Any, Group] = {}
+    for seq, batch in enumerate(sent, 1):
+        scans = []
+        for at, given_block in enumerate(batch.blocks):
+            block = in_group_order(replace(given_block, device=f"d{at}"))
+            key = (block.device, tuple((column.name, column.type, column.unit) for column in block.columns))
+            found = scans_of(groups.setdefault(key, group_of(block, more)), block)
+            scans += [found] if found else []
+        if not scans:
+            continue
+        encoded = book.encode(EPOCH, seq, scans)
+        for one in encoded.definitions:
+            ours[one.ref] = definition.decode(one.message)
+            said = independent.decode_definition(one.message)
+            theirs[said["ref"]] = said
+            assert dumps(said) == dumps(plain_definition(one.ref, ours[one.ref]))
+        decoded = plain(envelope.decode(encoded.payload, ours.get))
+        assert dumps(independent.decode_telemetry(encoded.payload, theirs)) == dumps(decoded)
+        alone = SelfContained("gw-1").encode(EPOCH, seq, scans).payload
+        assert dumps(decoded) == dumps(independent.decode_telemetry(alone))
 
 
 # --- and on what nobody should send ----------------------------------------------------------------------------------
@@ -152,15 +228,20 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path, *(found for key, part in inner for found in places(part, (*path, key)))]
 
 
-@given(st.sampled_from(places(WHOLE)[1:]), strange)
-@settings(max_examples=600, deadline=None)
-def test_they_agree_on_a_message_with_any_part_replaced(path: tuple[Any, ...], wrong: Any) -> None:
-    value = copy.deepcopy(WHOLE)
+def replaced(whole: Any, path: tuple[Any, ...], wrong: Any) -> bytes:
+    """The message with another part at this path."""
+    value = copy.deepcopy(whole)
     part = value
     for key in path[:-1]:
         part = part[key]
     part[path[-1]] = wrong
-    payload = zstandard.compress(msgpack.packb(value, use_bin_type=True))
+    return zstandard.compress(msgpack.packb(value, use_bin_type=True))
+
+
+@given(st.sampled_from(places(WHOLE)[1:]), strange)
+@settings(max_examples=600, deadline=None)
+def test_they_agree_on_a_message_with_any_part_replaced(path: tuple[Any, ...], wrong: Any) -> None:
+    payload = replaced(WHOLE, path, wrong)
     try:
         ours: Any = plain(envelope.decode(payload))
     except envelope.EnvelopeError:
@@ -168,6 +249,54 @@ def test_they_agree_on_a_message_with_any_part_replaced(path: tuple[Any, ...], w
             independent.decode_telemetry(payload)
     else:
         assert dumps(independent.decode_telemetry(payload)) == dumps(ours)
+
+
+NEEDED = needed(VECTORS["referring-worked-example"])
+REFERRING = frames.unpack(payload_on_file(VECTORS["referring-bad-qualities"]))
+DEFINITION = frames.unpack(NEEDED[0])
+TYPES = DEFINITION[7]
+
+
+@given(st.sampled_from(places(REFERRING)[1:]), strange)
+@settings(max_examples=600, deadline=None)
+def test_they_agree_on_a_referring_message_with_any_part_replaced(path: tuple[Any, ...], wrong: Any) -> None:
+    both_say_the_same("telemetry", replaced(REFERRING, path, wrong), NEEDED)
+
+
+@given(st.sampled_from(places(DEFINITION)[1:]), strange)
+@settings(max_examples=400, deadline=None)
+def test_they_agree_on_a_definition_with_any_part_replaced(path: tuple[Any, ...], wrong: Any) -> None:
+    both_say_the_same("definition", replaced(DEFINITION, path, wrong), [])
+
+
+@given(st.data())
+@settings(max_examples=400, deadline=None)
+def test_they_agree_on_a_message_that_refers_to_any_definition(data: st.DataObject) -> None:
+    """The definition has any bases, however strange; the message does not suit it."""
+    exponents = data.draw(st.lists(st.integers(0, 17), min_size=4, max_size=4))
+    firsts = [data.draw(st.integers(0, 2 ** data.draw(st.sampled_from([8, 32, 33, 63, 64])) - 1)) for _ in exponents]
+    parts = [*DEFINITION[:7], data.draw(st.binary(min_size=4, max_size=4)) if data.draw(st.booleans()) else TYPES]
+    message = frames.pack([*parts, DEFINITION[8], bytes(exponents), varints(firsts)])
+    both_say_the_same("definition", message, [])
+    try:
+        definition.decode(message)
+    except DefinitionError:
+        return
+    value = copy.deepcopy(REFERRING)
+    value[2][0][0] = definition.ref(message)
+    if data.draw(st.booleans()):
+        value[2][0][3] = bytes([data.draw(st.sampled_from([0, 3, 6])), *data.draw(st.binary(min_size=3, max_size=3))])
+    both_say_the_same("telemetry", frames.pack(value), [message])
+
+
+def both_say_the_same(kind: str, payload: bytes, needs: list[bytes]) -> None:
+    try:
+        ours = decode_ours(kind, payload, needs)
+    except (EnvelopeError, DefinitionError):
+        with pytest.raises(independent.Refused):
+            decode_independently(kind, payload, needs)
+    else:
+        assert dumps(decode_independently(kind, payload, needs)) == dumps(ours)
 
 
 @given(st.binary(max_size=60))
