@@ -15,7 +15,7 @@ import typer
 
 from cloud.commands.options import Assignments, Config, Json, PlantArgument, name, now_us, opened, plant
 from protocols.program.console import USAGE, Failure, ago, table
-from protocols.program.terminal import print_json, table_lines
+from protocols.program.terminal import folded_lines, print_json
 
 if TYPE_CHECKING:
     from cloud.overview import GatewayView, Receiving
@@ -74,7 +74,7 @@ def list_gateways(config: Config = None, assignments: Assignments = None, as_jso
     for line in _notes(seen):
         typer.echo(line)
     if seen.views:
-        table(COLUMNS, [_row(view, seen.as_of_us) for view in seen.views])
+        table(COLUMNS, [_row(view, seen.as_of_us) for view in seen.views], fold=True)
 
 
 @gateways.command("watch")
@@ -120,7 +120,7 @@ def _draw(config: Path | None, assignments: list[str] | None, interval_s: float)
             cells, rows = get_terminal_size()
             try:
                 seen = _look(store)
-                lines = [*_notes(seen), *table_lines(COLUMNS, [_row(v, seen.as_of_us) for v in seen.views], cells)]
+                lines = [*_notes(seen), *folded_lines(COLUMNS, [_row(v, seen.as_of_us) for v in seen.views], cells)]
             except StoreAway as error:
                 lines = [str(error)]
             lines.insert(0, f"{time.strftime('%H:%M:%S')}  Ctrl-C ends")

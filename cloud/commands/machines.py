@@ -54,6 +54,7 @@ def list_machines(config: Config = None, assignments: Assignments = None, as_jso
             )
             for row, ledger in found
         ],
+        fold=True,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import textwrap
 import threading
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from typing import Any, TextIO
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _NARROWEST = (16, 6)  # columns are shortened to the first, and below that, to the second, only when they must be
+_INDENT = "    "
 _SPINNER_DELAY_S = 0.5
 _SPINNER_STEP_S = 0.1
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
@@ -54,10 +56,14 @@ def shorten(text: str, cells: int) -> str:
     return "".join(kept).rstrip() + "…"
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print a table, fitted to the terminal; at full width where stdout is a file or a pipe. See table_lines."""
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, fold: bool = False) -> None:
+    """Print a table, fitted to the terminal; at full width where stdout is a file or a pipe. See table_lines.
+
+    `fold`: what does not fit beside the rest goes below it. See folded_lines.
+    """
     fitted = sys.stdout.isatty() or "COLUMNS" in os.environ
-    lines = table_lines(columns, rows, get_terminal_size().columns if fitted else None)
+    cells = get_terminal_size().columns if fitted else None
+    lines = folded_lines(columns, rows, cells) if fold and cells is not None else table_lines(columns, rows, cells)
     if colourful(sys.stdout):
         lines[0] = f"\x1b[1m{lines[0]}\x1b[0m"
     sys.stdout.write("\n".join(lines) + "\n")
@@ -76,6 +82,23 @@ def table_lines(columns: Sequence[str], rows: Sequence[Sequence[Any]], cells: in
     if cells is not None:
         _fit(widths, right, cells)
     return [_line(line, widths, right) for line in grid]
+
+
+def folded_lines(columns: Sequence[str], rows: Sequence[Sequence[Any]], cells: int) -> list[str]:
+    """As table_lines where all columns fit whole; otherwise those that do, and the others below each row, by title."""
+    whole = table_lines(columns, rows)
+    if max(map(width, whole)) <= cells:
+        return whole
+    beside = len(columns)
+    while beside > 1 and max(map(width, table_lines(columns[:beside], [row[:beside] for row in rows]))) > cells:
+        beside -= 1
+    heading, *firsts = table_lines(columns[:beside], [row[:beside] for row in rows], cells)
+    titles = [title.removeprefix(">") for title in columns[beside:]]
+    lines = [heading]
+    for first, row in zip(firsts, rows, strict=True):
+        details = " · ".join(f"{title} {_cell(value)}" for title, value in zip(titles, row[beside:], strict=True))
+        lines += [first, *textwrap.wrap(details, cells, initial_indent=_INDENT, subsequent_indent=_INDENT)]
+    return lines
 
 
 def _line(line: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:

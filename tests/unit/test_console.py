@@ -40,7 +40,18 @@ from protocols.program.console import (
     run,
 )
 from protocols.program.problem import Problem, SettingsError
-from protocols.program.terminal import ago, clean, print_json, progress, shorten, size, table, table_lines, width
+from protocols.program.terminal import (
+    ago,
+    clean,
+    folded_lines,
+    print_json,
+    progress,
+    shorten,
+    size,
+    table,
+    table_lines,
+    width,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -575,3 +586,20 @@ async def test_an_exception_nobody_fetched_is_logged() -> None:
     del task
     assert "ValueError: lost" in stream.getvalue()
     assert "Traceback" not in stream.getvalue()
+
+
+def test_what_does_not_fit_beside_the_rest_goes_below_it() -> None:
+    columns = ["gateway", "plant", ">last beat", "links"]
+    rows = [
+        ("gw-1", "acme/north/mill", "4 s ago", "3 ok"),
+        ("gw-22", "acme/south/quarry", "never", "1 away: no answer"),
+    ]
+    assert folded_lines(columns, rows, 80) == table_lines(columns, rows)
+    assert folded_lines(columns, rows, 37) == [
+        "gateway  plant              last beat",
+        "gw-1     acme/north/mill      4 s ago",
+        "    links 3 ok",
+        "gw-22    acme/south/quarry      never",
+        "    links 1 away: silent",
+    ]
+    assert max(map(len, folded_lines(columns, rows, 24))) <= 24
