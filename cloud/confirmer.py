@@ -44,7 +44,7 @@ class Confirmer:
         Whether that is news.
         """
         if machine not in self._wanted and len(self._wanted) >= WANTED_MACHINES_MAX:
-            return False
+            del self._wanted[next(iter(self._wanted))]  # a stranger can invent machines; the oldest make room
         wanted = self._wanted.setdefault(machine, {})
         new = [ref for ref in refs if ref not in wanted][: DEFINITIONS_MAX - len(wanted)]
         wanted |= dict.fromkeys(new)
@@ -74,12 +74,14 @@ class Confirmer:
             self._owed[gateway] = None
             return
         for name, machine in machines.items():
-            wanted = self._wanted.pop(MachineTopic(gateway.plant, name), {})
+            wanted = self._wanted.get(MachineTopic(gateway.plant, name), {})
             machines[name] = machine.model_copy(update={"definitions": [ref.hex() for ref in wanted]})
         left = iter(machines.items())
         while part := dict(islice(left, MACHINES_MAX)):
             message = Message(gateway.confirm, Confirm(timestamp=time.time_ns() // 1_000_000, machines=part).encode())
             self._check(gateway, await self._link.publish(message))
+            for name in part:
+                self._wanted.pop(MachineTopic(gateway.plant, name), None)
 
     def _check(self, gateway: GatewayTopic, outcome: Outcome) -> None:
         if outcome is Outcome.LOST:

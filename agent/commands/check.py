@@ -13,6 +13,7 @@ import typer
 from agent.commands.findings import Finding, Mark, say, split
 from agent.commands.options import Assignments, Config, Json, read_configuration, settings_path
 from protocols.program.console import UNAVAILABLE
+from protocols.program.tasks import run_interruptible
 from protocols.program.terminal import print_json, progress
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def check(
     path = settings_path(config)
     configuration = read_configuration(path, assignments)
     with progress("checking") as shown:
-        findings = asyncio.run(_findings(path, configuration, offline, shown.update))
+        findings = run_interruptible(_findings(path, configuration, offline, shown.update))
     is_well = all(finding.mark is not Mark.BAD for finding in findings)
     if as_json:
         print_json({"ok": is_well, "findings": findings})

@@ -13,6 +13,7 @@ import typer
 
 from agent.commands.options import Assignments, Config, Json, read_configuration
 from protocols.program.console import UNAVAILABLE, USAGE, Failure
+from protocols.program.tasks import run_interruptible
 from protocols.program.terminal import print_json, progress
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def _once(configuration: Configuration, device: Device, groups: list[Group], as_
 
     with progress(f"reading {device.name}"):
         try:
-            latest = asyncio.run(poll_once(device, groups))
+            latest = run_interruptible(poll_once(device, groups))
         except FieldError as error:
             raise Failure(str(error), UNAVAILABLE) from error
     if as_json:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from cloud.commands.findings import Finding, Mark, failed, say
 from cloud.commands.options import Assignments, Config, Json, now_us, read_configuration, settings_path
 from protocols.program.console import TEMPORARY, UNAVAILABLE, ago
+from protocols.program.tasks import run_interruptible
 from protocols.program.terminal import print_json, progress
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def check(config: Config = None, assignments: Assignments = None, as_json: Json 
     with progress("checking"):
         store, receiving, code = _store(configuration)
         findings = [Finding(Mark.OK, "configuration", str(path)), *store]
-        findings.append(asyncio.run(_broker(configuration, receiving)))
+        findings.append(run_interruptible(_broker(configuration, receiving)))
         findings.append(_page(configuration.settings.http, receiving))
     bad = any(finding.mark is Mark.BAD for finding in findings)
     if as_json:

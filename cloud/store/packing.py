@@ -59,11 +59,19 @@ def _pack_column(block: Block, column: Column, newest: int | None, latest_us: in
     if column.rows is not None:
         times_us = [times_us[row] for row in column.rows]
         newest = _newest(times_us, latest_us)
-    reason = "" if newest is None else column.reasons.get(newest, "")
+    reason = "" if newest is None else _reason(column, newest)
     quality = [Quality.GOOD] * len(column.values) if column.quality is None else column.quality
     values = keep(column.type, column.values, column.name)
     _check_text(column.name, block.device, column.name, column.unit, reason)
     return Packed(block.device, column.name, column.type, column.unit, times_us, values, quality, newest, reason)
+
+
+def _reason(column: Column, at: int) -> str:
+    """The reading's own, or else that of the one before it while both are not good: a repeated reason is sent once."""
+    good = [Quality.word(code) == "good" for code in column.quality or ()]
+    while good and at > 0 and at not in column.reasons and not good[at] and not good[at - 1]:
+        at -= 1
+    return column.reasons.get(at, "")
 
 
 def _newest(times_us: Sequence[int], latest_us: int) -> int | None:

@@ -158,6 +158,42 @@ def run_until_signal(
         raise KeyboardInterrupt from None
 
 
+def run_interruptible(main: Coroutine[Any, Any, T]) -> T:
+    """asyncio.run for a command: Ctrl-C cancels `main`, which may tidy up, and raises KeyboardInterrupt.
+
+    asyncio.run alone cancels from within the signal handler, between any two bytecodes, and asyncio's own callbacks do
+    not always survive that (an AssertionError of `_copy_future_state`, CPython 3.11); here the loop does it.
+    """
+    try:
+        return asyncio.run(_interruptible(main))
+    except _Interrupted:
+        raise KeyboardInterrupt from None
+
+
+class _Interrupted(Exception):
+    """Someone pressed Ctrl-C."""
+
+
+async def _interruptible(main: Coroutine[Any, Any, T]) -> T:
+    loop, running = asyncio.get_running_loop(), asyncio.create_task(main, name="main")
+    interrupted = False
+
+    def stop() -> None:
+        nonlocal interrupted
+        interrupted = True
+        running.cancel()
+
+    loop.add_signal_handler(signal.SIGINT, stop)
+    try:
+        return await running
+    except asyncio.CancelledError:
+        if interrupted:
+            raise _Interrupted from None
+        raise
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+
+
 class _SecondSignal(Exception):
     """Someone does not want to wait any longer."""
 

@@ -219,6 +219,7 @@ def json_value(value: Any) -> tuple[str, Any]:
     if isinstance(value, bool):
         return "bool", value
     if isinstance(value, str):
+        need(not any("\ud800" <= character <= "\udfff" for character in value), "half a surrogate pair")
         return "string", check_text(value, 4096, "a text")
     if isinstance(value, int):
         if -(2**53) <= value <= 2**53:
@@ -653,7 +654,7 @@ BUFFER = record(
 )
 STATUS = record(
     schemaVersion=(version, 1),
-    timestamp=(whole(), NEEDED),
+    timestamp=(whole(0, TIME_MS_MAX), NEEDED),
     state=(one_of("online", "offline"), NEEDED),
     reason=(or_null(text(500)), None),
     session=(SEQ, 0),
@@ -679,7 +680,7 @@ STATUS = record(
             record(
                 machine=(name, NEEDED),
                 state=(one_of("ok", "bad", "away", "starting"), NEEDED),
-                since=(whole(), NEEDED),
+                since=(whole(0, TIME_MS_MAX), NEEDED),
                 reason=(text(500), ""),
                 readings=(COUNT, 0),
             )

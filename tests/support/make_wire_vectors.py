@@ -727,6 +727,7 @@ def refused_vectors() -> list[Vector]:
         ("json-seq-zero", "telemetry", "limit", "seq 0.", least_json(seq=0)),
         ("json-seq-float", "telemetry", "content", "seq 1.0 is no whole number.", least_json(seq=1.0)),
         ("json-nested-value", "telemetry", "content", "A map as value.", least_json(values={"t": {"u": 1}})),
+        ("json-half-a-character", "telemetry", "content", "Half a surrogate pair.", least_json(values={"t": "\ud800"})),
         ("json-strange-quality", "telemetry", "content", "A quality of no tag.", least_json(quality={"u": "bad"})),
         ("version", "telemetry", "version", "schemaVersion 3.", changed(lambda m: m.__setitem__(0, 3))),
         ("epoch-as-text", "telemetry", "content", "A text for bytes.", changed(lambda m: m.__setitem__(2, "00"))),
@@ -750,6 +751,7 @@ def refused_vectors() -> list[Vector]:
             "schemaVersion 2.",
             b'{"schemaVersion":2,"timestamp":1,"state":"online"}',
         ),
+        ("status-time", "status", "limit", "Beyond the year 9999.", b'{"timestamp":253402300800000,"state":"online"}'),
         (
             "status-state",
             "status",

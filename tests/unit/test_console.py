@@ -592,7 +592,7 @@ def test_what_does_not_fit_beside_the_rest_goes_below_it() -> None:
     columns = ["gateway", "plant", ">last beat", "links"]
     rows = [
         ("gw-1", "acme/north/mill", "4 s ago", "3 ok"),
-        ("gw-22", "acme/south/quarry", "never", "1 away: no answer"),
+        ("gw-22", "acme/south/quarry", "never", "1 away: silent"),
     ]
     assert folded_lines(columns, rows, 80) == table_lines(columns, rows)
     assert folded_lines(columns, rows, 37) == [

@@ -133,6 +133,20 @@ async def test_with_no_interval_each_scan_goes_at_once(monkeypatch: pytest.Monke
         assert one.stored() == [0, 1, 2]
 
 
+@pytest.mark.timeout(10)
+async def test_it_rests_when_everything_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_S", LONG_S)
+    async with line(0) as one, running(one.pipeline):
+        one.take(1)
+        await one.until(lambda: one.appended == 1)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        rounds = one.rounds
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert one.rounds == rounds
+
+
 async def test_a_full_batch_does_not_wait_for_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RETRY_S", LONG_S)
     async with line(LONG_S, bytes_max=1000) as one, running(one.pipeline):

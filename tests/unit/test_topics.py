@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from paho.mqtt.client import topic_matches_sub
 
 from protocols.uplink.topics import (
+    DEFINITION_FILTER,
     NAME,
     STATUS_FILTER,
     TELEMETRY_FILTER,
+    DefinitionTopic,
     GatewayTopic,
     MachineTopic,
     Plant,
@@ -26,6 +28,9 @@ names = st.from_regex(re.compile(NAME), fullmatch=True)
 
 
 def test_as_the_document_writes_them() -> None:
+    assert MachineTopic(PLANT, "press-1").definition("plc-1", "fast") == (
+        "factory/acme/gelderland/plant-1/press-1/definition/plc-1/fast"
+    )
     assert MachineTopic(PLANT, "press-1").telemetry == "factory/acme/gelderland/plant-1/press-1/telemetry"
     assert GatewayTopic(PLANT, "gw_1").status == "ops/acme/gelderland/plant-1/gateway/gw_1/status"
     assert GatewayTopic(PLANT, "gw_1").confirm == "ops/acme/gelderland/plant-1/gateway/gw_1/confirm"
@@ -38,12 +43,15 @@ def test_what_is_written_is_read_back_and_fits_filter_and_limits(
 ) -> None:
     machine = MachineTopic(Plant(tenant, province, plant), last)
     gateway = GatewayTopic(Plant(tenant, province, plant), last)
+    definition = DefinitionTopic(machine, plant, tenant)
     assert parse(machine.telemetry) == machine
+    assert parse(definition.definition) == definition
     assert parse(gateway.status) == gateway
+    assert topic_matches_sub(DEFINITION_FILTER, definition.definition)
     assert topic_matches_sub(TELEMETRY_FILTER, machine.telemetry)
     assert topic_matches_sub(STATUS_FILTER, gateway.status)
     assert not topic_matches_sub(TELEMETRY_FILTER, gateway.status)
-    for topic in (machine.telemetry, gateway.status, gateway.confirm):
+    for topic in (machine.telemetry, definition.definition, gateway.status, gateway.confirm):
         assert topic.count("/") <= 7  # AWS IoT Core
         assert not set(topic) & set("+#$ ")
 
@@ -69,6 +77,9 @@ STRANGE = [
     "factory/a/b/c/#/telemetry",
     "factory/a/b/$c/d/telemetry",
     "factory/a/b/c/" + "d" * 65 + "/telemetry",
+    "factory/a/b/c/d/definition/e",
+    "factory/a/b/c/d/definition/e/F",
+    "factory/a/b/c/d/definition/e/f/g",
     "ops/a/b/c/gateway/g/confirm",  # ours, but nothing that the receiver is sent
     "ops/a/b/c/gateway/G/status",
     "ops/a/b/c/machine/g/status",

@@ -78,6 +78,19 @@ def test_the_window_is_bounded_in_count_over_all_machines() -> None:
     assert sum(len(publish(window, window.take(99))) for _ in range(3)) == 2
 
 
+def test_a_machine_that_is_stuck_leaves_the_others_their_share() -> None:
+    window = Window(count_max=100)
+    for name in "ab":
+        window.appended(name, 1, 1000)
+    published = {"a": 0, "b": 0}
+    for _ in range(20):
+        while (run := window.take(10)) is not None:
+            numbers = publish(window, run)
+            published[run.machine] += len(numbers)
+        window.confirmed("b", published["b"], [], 0.0)  # of a, nothing ever arrives
+    assert published == {"a": 50, "b": 1000}
+
+
 def test_the_window_is_bounded_in_bytes_but_for_one_run() -> None:
     window = window_with(100, bytes_max=50)
     assert len(publish(window, window.take(99), size=49)) == RUN_MAX
