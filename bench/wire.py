@@ -15,11 +15,11 @@ import zstandard
 
 from agent.definitions import Book
 from agent.outbox.contract import GroupDefinition
-from protocols.field.contract import Group, Tag
+from protocols.field.contract import Group, Scan, Tag
 from protocols.uplink import definition, envelope
 from protocols.uplink.batch import Batch, Block, Column
 from protocols.uplink.definition import Definition
-from protocols.values import ValueType
+from protocols.values import Value, ValueType
 
 ZSTD_LEVEL = 3
 GROUP = "main"
@@ -35,14 +35,38 @@ class Wire:
         """`tags`: name, type and unit of all that the group has."""
         self.group = Group(device, GROUP, 1.0, tuple(Tag(*tag) for tag in tags))
         self.beside: list[GroupDefinition] = []
+        self._gateway = ""
+        self._places = {tag.name: at for at, tag in enumerate(self.group.tags)}
         self._book: Book | None = None
         self._known: dict[bytes, Definition] = {}
 
     def encode(self, batch: Batch) -> bytes:
         """The message that the agent publishes."""
-        if self._book is None:
-            self._book = Book(batch.gateway)
-        encoded = self._book.encode(batch.epoch, batch.seq, [(self.group, block) for block in batch.blocks])
+        self._gateway = batch.gateway
+        return self.encode_scans(batch.epoch, batch.seq, [self.scans(block) for block in batch.blocks])
+
+    def scans(self, block: Block) -> list[Scan]:
+        """The block as a driver would have given it."""
+        cells: list[dict[int, tuple[Value, int]]] = [{} for _ in block.times_us]
+        for column in block.columns:
+            at = self._places[column.name]
+            for position, row in enumerate(range(len(column.values)) if column.rows is None else column.rows):
+                cells[row][at] = column.values[position], 0 if column.quality is None else column.quality[position]
+        return [
+            Scan(
+                self.group,
+                time_us,
+                tuple(row[at][0] for at in sorted(row)),
+                None if len(row) == len(self.group.tags) else sorted(row),
+                [row[at][1] for at in sorted(row)] if any(code for _, code in row.values()) else None,
+            )
+            for time_us, row in zip(block.times_us, cells, strict=True)
+        ]
+
+    def encode_scans(self, epoch: str, seq: int, scans: Sequence[Sequence[Scan]]) -> bytes:
+        """The message of scans from `scans`, which is what the agent starts from."""
+        book = self._book = self._book or Book(self._gateway)
+        encoded = book.encode(epoch, seq, scans)
         for said in encoded.definitions:
             if said.ref not in self._known:
                 self._known[said.ref] = definition.decode(said.message)
