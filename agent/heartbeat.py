@@ -24,6 +24,7 @@ from protocols.uplink.status import (
 RATE_SAMPLES = 60
 DROPPED_TOLD_MAX = 200
 REASON_MAX = 500
+REASONS_BYTES = 60_000  # of all devices together, so that the status stays below what the receiver takes
 
 
 class FillRate:
@@ -81,12 +82,13 @@ def build(f: Figures) -> Status:
         )
         for name, held in f.held.items()
     }
+    reason_max = min(REASON_MAX, REASONS_BYTES // max(1, len(f.devices)))
     devices = {
         name: DeviceLink(
             machine=machine,
             state=_link_state(state.state),
             since=state.since_us // 1000,
-            reason=state.reason[:REASON_MAX].encode(errors="replace").decode(),  # a driver's words: any text
+            reason=state.reason[:reason_max].encode(errors="replace").decode(),  # a driver's words: any text
             readings=state.readings,
         )
         for name, (machine, state) in f.devices.items()
