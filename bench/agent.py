@@ -30,6 +30,7 @@ class Holdfast:
     name = "Holdfast"
     role: Role = "confirm"
     acl: tuple[str, ...] = ()
+    fastest_s = 0.05  # the shortest period that it takes
 
     def missing(self) -> str:
         return ""

@@ -17,7 +17,6 @@ from bench.scenario import TAGS, Load
 WARM_UP_S = 3.0
 GRACE_S = 10.0
 KEEPS_UP = 0.9  # of the polls asked for
-FASTEST_S = 0.05  # the shortest period that the agent takes; the search adds devices beyond that
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ def sustained(
     rate, kept_up, too_much = first, 0.0, math.inf
     limits: list[str] = []
     for trial in range(trials):
-        load = _load(rate)
+        load = _load(rate, contestant.fastest_s)
         try:
             found = steady(directory / f"{trial}", contestant, load, seconds=seconds, windows=1, receiver=receiver)
             said = f"{found.samples_per_s:,.0f} of {load.rate:,.0f} samples/s, nothing lost"
@@ -101,7 +100,7 @@ def _next(kept_up: float, too_much: float) -> float:
     return 2 * kept_up if math.isinf(too_much) else math.sqrt(kept_up * too_much)
 
 
-def _load(rate: float) -> Load:
-    """Rather more often than more devices, because that is what strains."""
-    devices = max(1, math.ceil(rate * FASTEST_S / TAGS))
+def _load(rate: float, fastest_s: float) -> Load:
+    """As few devices as the shortest period allows that suits the contestant."""
+    devices = max(1, math.ceil(rate * fastest_s / TAGS))
     return Load(devices=devices, period_s=round(devices * TAGS / rate, 3))

@@ -25,11 +25,15 @@ class Arrival:
 
 
 class Contestant(Protocol):
-    """`role`: of the subscriber beside it. `acl`: what the broker must allow, where that is not everything."""
+    """`role`: of the subscriber beside it. `acl`: what the broker must allow, where that is not everything.
+
+    `fastest_s`: the period per device with which it reaches its highest rate; beyond that the search adds devices.
+    """
 
     name: str
     role: Role
     acl: tuple[str, ...]
+    fastest_s: float
 
     def missing(self) -> str:
         """Why it cannot run, in a sentence; empty where it can."""

@@ -42,6 +42,7 @@ class NodeRed:
     name = "Node-RED (no storage)"
     role: Role = "record"
     acl: tuple[str, ...] = ()
+    fastest_s = 0.05
 
     def missing(self) -> str:
         if shutil.which("node") is None or shutil.which("npm") is None:
