@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from types import TracebackType
@@ -183,7 +184,9 @@ async def _interruptible(main: Coroutine[Any, Any, T]) -> T:
         interrupted = True
         running.cancel()
 
-    loop.add_signal_handler(signal.SIGINT, stop)
+    signals_are_ours = threading.current_thread() is threading.main_thread()  # Python gives them to no other
+    if signals_are_ours:
+        loop.add_signal_handler(signal.SIGINT, stop)
     try:
         return await running
     except asyncio.CancelledError:
@@ -191,7 +194,8 @@ async def _interruptible(main: Coroutine[Any, Any, T]) -> T:
             raise _Interrupted from None
         raise
     finally:
-        loop.remove_signal_handler(signal.SIGINT)
+        if signals_are_ours:
+            loop.remove_signal_handler(signal.SIGINT)
 
 
 class _SecondSignal(Exception):

@@ -6,11 +6,12 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from protocols.program import tasks as module
-from protocols.program.tasks import TaskDied, Tasks, run_until_signal
+from protocols.program.tasks import TaskDied, Tasks, run_interruptible, run_until_signal
 
 
 @pytest.fixture(autouse=True)
@@ -323,3 +324,28 @@ def test_errors_of_main_come_out_as_they_are(error: BaseException) -> None:
     with pytest.raises(type(error)) as caught:
         run_until_signal(main)
     assert str(caught.value) == str(error)
+
+
+def test_an_interruptible_command_is_cancelled_in_the_loops_own_turn() -> None:
+    tidied = []
+
+    async def waits() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            tidied.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_interruptible(waits())
+    assert tidied == [True]
+
+
+def test_an_interruptible_command_gives_its_result_in_any_thread() -> None:
+    async def answers() -> int:
+        await asyncio.sleep(0)
+        return 42
+
+    assert run_interruptible(answers()) == 42
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(lambda: run_interruptible(answers())).result() == 42
