@@ -52,7 +52,7 @@ def _forms(recording: Recording) -> Iterator[Form]:
 
     def encode(prepared: Any) -> bytes:
         batch, scans = prepared
-        return ours.encode_scans(batch.epoch, batch.seq, scans)
+        return ours.encode_scans(batch, scans)
 
     yield Form("ours", prepare, encode, ours.decode)
     yield Form("msgpack + zstd", lambda batch: batch, columns.encode, columns.decode)

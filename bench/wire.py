@@ -35,15 +35,13 @@ class Wire:
         """`tags`: name, type and unit of all that the group has."""
         self.group = Group(device, GROUP, 1.0, tuple(Tag(*tag) for tag in tags))
         self.beside: list[GroupDefinition] = []
-        self._gateway = ""
         self._places = {tag.name: at for at, tag in enumerate(self.group.tags)}
         self._book: Book | None = None
         self._known: dict[bytes, Definition] = {}
 
     def encode(self, batch: Batch) -> bytes:
         """The message that the agent publishes."""
-        self._gateway = batch.gateway
-        return self.encode_scans(batch.epoch, batch.seq, [self.scans(block) for block in batch.blocks])
+        return self.encode_scans(batch, [self.scans(block) for block in batch.blocks])
 
     def scans(self, block: Block) -> list[Scan]:
         """The block as a driver would have given it."""
@@ -63,10 +61,10 @@ class Wire:
             for time_us, row in zip(block.times_us, cells, strict=True)
         ]
 
-    def encode_scans(self, epoch: str, seq: int, scans: Sequence[Sequence[Scan]]) -> bytes:
-        """The message of scans from `scans`, which is what the agent starts from."""
-        book = self._book = self._book or Book(self._gateway)
-        encoded = book.encode(epoch, seq, scans)
+    def encode_scans(self, batch: Batch, scans: Sequence[Sequence[Scan]]) -> bytes:
+        """The message of the batch, whose blocks are `scans`, which is what the agent starts from."""
+        book = self._book = self._book or Book(batch.gateway)
+        encoded = book.encode(batch.epoch, batch.seq, scans)
         for said in encoded.definitions:
             if said.ref not in self._known:
                 self._known[said.ref] = definition.decode(said.message)

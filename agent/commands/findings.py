@@ -7,34 +7,21 @@ import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from shutil import get_terminal_size
 
+from protocols.program.findings import SIGNS, coloured
+from protocols.program.findings import Finding as PlainFinding
+from protocols.program.findings import Mark as Mark
+from protocols.program.findings import split as split
 from protocols.program.terminal import clean, colourful
 
 SUBJECT_CELLS_MAX = 18
 
 
-class Mark(StrEnum):
-    """`NOTE` is worth knowing and fails nothing."""
-
-    OK = "ok"
-    BAD = "bad"
-    NOTE = "note"
-
-
-_SIGNS = {Mark.OK: "✓", Mark.BAD: "✗", Mark.NOTE: "!"}
-_COLOURS = {Mark.OK: "\x1b[32m", Mark.BAD: "\x1b[31m", Mark.NOTE: "\x1b[33m"}
-
-
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One line: what was looked at, and how it is. `fix`: what to do about it; `details`: further lines."""
+class Finding(PlainFinding):
+    """A finding with further lines beneath it."""
 
-    mark: Mark
-    subject: str
-    text: str
-    fix: str = ""
     details: tuple[str, ...] = ()
 
 
@@ -42,9 +29,9 @@ def say(findings: Sequence[Finding]) -> None:
     """Print them, wrapped to the terminal; unwrapped into a file or a pipe."""
     in_colour = colourful(sys.stdout)
     for line in lines(findings, terminal_cells()):
-        sign = next((mark for mark, sign in _SIGNS.items() if line.startswith(sign)), None)
-        if in_colour and sign is not None:
-            line = f"{_COLOURS[sign]}{line[0]}\x1b[0m{line[1:]}"
+        mark = next((mark for mark, sign in SIGNS.items() if line.startswith(sign)), None)
+        if in_colour and mark is not None:
+            line = coloured(mark) + line[1:]
         sys.stdout.write(line + "\n")
 
 
@@ -59,7 +46,7 @@ def lines(findings: Sequence[Finding], cells: int | None) -> list[str]:
     indent = " " * (room + 4)
     found: list[str] = []
     for finding in findings:
-        head = f"{_SIGNS[finding.mark]} {clean(finding.subject):{room}}  "
+        head = f"{SIGNS[finding.mark]} {clean(finding.subject):{room}}  "
         found += wrapped(finding.text, cells, head, indent)
         for detail in finding.details:
             found += wrapped(detail, cells, indent, indent + "  ")
@@ -81,10 +68,3 @@ def wrapped(text: str, cells: int | None, first: str = "", then: str = "") -> It
         break_on_hyphens=False,
     )
     yield from wrapper.wrap(clean(text)) or [first.rstrip()]
-
-
-def split(sentence: str, *, first: bool = False) -> tuple[str, str]:
-    """What failed, and what to do: our sentences have a semicolon between them, the last one counts, or the first."""
-    whole = sentence.removesuffix(".")
-    what, semicolon, fix = whole.partition("; ") if first else whole.rpartition("; ")
-    return (what, fix) if semicolon else (whole, "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -10,10 +9,9 @@ from typing import Annotated
 import typer
 
 from agent.commands.options import HERE, Json
-from protocols.program.console import UNAVAILABLE, USAGE, Failure
+from protocols.program.console import UNAVAILABLE, Failure
+from protocols.program.example import write_example
 from protocols.program.terminal import print_json
-
-MODE = 0o600  # it may come to hold a password
 
 
 def init(
@@ -22,7 +20,7 @@ def init(
     as_json: Json = False,
 ) -> None:
     """Write an example configuration, with an explanation of each key."""
-    _write(path, example(), force)
+    _write(path, force)
     if as_json:
         print_json({"path": str(path)})
         return
@@ -37,24 +35,11 @@ def example() -> str:
     return files("agent").joinpath("example.yaml").read_text(encoding="utf-8")
 
 
-def _write(path: Path, text: str, force: bool) -> None:
-    """Never half a file, and never one that others could read meanwhile. Raises Failure."""
-    if path.is_dir():
-        raise Failure(f"{path} is a directory; name the file in it, as in {path / HERE.name}", USAGE)
-    target = path.with_name(path.name + ".new") if force else path
+def _write(path: Path, force: bool) -> None:
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_TRUNC if force else os.O_EXCL)
-        with os.fdopen(os.open(target, flags, MODE), "w", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), MODE)
-            file.write(text)
-        if force:
-            target.replace(path)
-    except FileExistsError:
-        raise Failure(f"{path} exists already and was left alone; choose another path, or add --force", USAGE) from None
-    except FileNotFoundError:
-        why = f"there is no directory {path.parent}; make it first: mkdir -p {path.parent}"
-        raise Failure(why, UNAVAILABLE) from None
-    except OSError as error:
-        raise Failure(
-            f"{path} cannot be written ({error.strerror}); check the path and your rights", UNAVAILABLE
-        ) from None
+        write_example(path, example(), force=force, usual_name=HERE.name)
+    except Failure as failure:
+        if isinstance(failure.__cause__, FileNotFoundError):
+            why = f"there is no directory {path.parent}; make it first: mkdir -p {path.parent}"
+            raise Failure(why, UNAVAILABLE) from None
+        raise

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from agent.commands.options import Assignments, Config, read_configuration, settings_path
 from protocols.program.console import TEMPORARY, Failure
-from protocols.program.logs import Level
+from protocols.program.options import LogJson, LogLevel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,8 +21,8 @@ PROBLEMS_LOGGED_MAX = 20
 def run(
     config: Config = None,
     assignments: Assignments = None,
-    log_json: Annotated[bool, typer.Option("--log-json", help="Log lines as JSON.")] = False,
-    log_level: Annotated[Level, typer.Option("--log-level", help="The least that is logged.")] = "info",
+    log_json: LogJson = False,
+    log_level: LogLevel = "info",
 ) -> None:
     """Run the agent until SIGTERM or Ctrl-C. SIGHUP reads the configuration anew."""
     path = settings_path(config)
@@ -51,10 +47,9 @@ def _serve(configuration: Configuration, load: Callable[[], Configuration | None
     except TaskDied as died:
         if isinstance(died.__cause__, OutboxError):
             raise Failure(str(died.__cause__), TEMPORARY) from died
-        if not sys.stderr.isatty():  # a service's /tmp is gone when it has ended, and the crash report with it
-            from protocols.program.logs import get_logger
+        from protocols.program.logs import log_crash
 
-            get_logger().error("a part of the agent failed", traceback="".join(traceback.format_exception(died)))
+        log_crash("a part of the agent failed", died)
         raise
 
 

@@ -2,63 +2,30 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from protocols.program.console import CONFIGURATION, TEMPORARY, UNAVAILABLE, USAGE, Failure
+from protocols.program.console import TEMPORARY, UNAVAILABLE, USAGE, Failure
+from protocols.program.options import Assignments as Assignments
+from protocols.program.options import Json as Json
+from protocols.program.options import Lookup
 
 if TYPE_CHECKING:
     from cloud.settings import Configuration
     from cloud.store.contract import Store
     from protocols.uplink.topics import Plant
 
-VARIABLE = "HOLDFAST_CLOUD_CONFIG"
 HERE = Path("cloud.yaml")
-INSTALLED = Path("/etc/holdfast/cloud.yaml")
+_LOOKUP = Lookup("holdfast-cloud", "HOLDFAST_CLOUD_CONFIG", HERE, Path("/etc/holdfast/cloud.yaml"))
+settings_path = _LOOKUP.path
 
-Config = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        "-c",
-        metavar="FILE",
-        show_default=False,
-        help=f"The configuration. Default: ${VARIABLE}, ./{HERE} if there is one, {INSTALLED}.",
-    ),
-]
-Assignments = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        show_default=False,
-        help="Use another value than the file's, as in broker.host=10.0.0.1. May be given several times.",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Config = Annotated[Path | None, _LOOKUP.option()]
 PlantArgument = Annotated[str, typer.Argument(metavar="TENANT/PROVINCE/PLANT", help="The plant, with its tenant.")]
-
-
-def settings_path(given: Path | None, environ: Mapping[str, str] = os.environ) -> Path:
-    """The file to read. Raises Failure when nobody named one and none is where one is looked for."""
-    if given is not None:
-        return given
-    if named := environ.get(VARIABLE):
-        return Path(named)
-    for path in (HERE, INSTALLED):
-        if os.path.lexists(path):
-            return path
-    raise Failure(
-        f"there is no configuration: neither ./{HERE} nor {INSTALLED} exists; "
-        "name one with --config, or write an example with: holdfast-cloud init",
-        CONFIGURATION,
-    )
 
 
 def read_configuration(config: Path | None, assignments: Sequence[str] | None) -> Configuration:

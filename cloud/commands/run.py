@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-import traceback
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from cloud.commands.options import Assignments, Config, read_configuration
 from protocols.program.console import TEMPORARY, UNAVAILABLE, Failure
-from protocols.program.logs import Level
+from protocols.program.options import LogJson, LogLevel
 
 if TYPE_CHECKING:
     from cloud.settings import Configuration
@@ -19,8 +15,8 @@ if TYPE_CHECKING:
 def run(
     config: Config = None,
     assignments: Assignments = None,
-    log_json: Annotated[bool, typer.Option("--log-json", help="Log lines as JSON.")] = False,
-    log_level: Annotated[Level, typer.Option("--log-level", help="The least that is logged.")] = "info",
+    log_json: LogJson = False,
+    log_level: LogLevel = "info",
 ) -> None:
     """Run the receiver and the operators' page until SIGTERM or Ctrl-C."""
     configuration = read_configuration(config, assignments)
@@ -46,8 +42,7 @@ def _serve(configuration: Configuration) -> None:
     except TaskDied as died:
         if isinstance(died.__cause__, StoreError):
             raise Failure(str(died.__cause__), UNAVAILABLE) from died
-        if not sys.stderr.isatty():  # a service's /tmp is gone when it has ended, and the crash report with it
-            from protocols.program.logs import get_logger
+        from protocols.program.logs import log_crash
 
-            get_logger().error("a part of the receiver failed", traceback="".join(traceback.format_exception(died)))
+        log_crash("a part of the receiver failed", died)
         raise

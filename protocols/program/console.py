@@ -3,7 +3,7 @@
     def main() -> int:
         return run(app, sys.argv[1:], prog="holdfast")
 
-typer is imported only in here, when a command runs, and used so that it never reaches for rich except for help.
+In here typer is imported only when a command runs, and used so that it never reaches for rich except for help.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, TextIO
@@ -78,6 +79,15 @@ def configure(*, level: Level = "info", as_json: bool = False, stream: TextIO | 
         )
     )
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+
+
+def log_crash(event: str, error: BaseException) -> None:
+    """Log the error with its traceback, unless stderr is a terminal: there the crash report suffices.
+
+    A service's /tmp is gone when it has ended, and the crash report with it.
+    """
+    if not sys.stderr.isatty():
+        get_logger().error(event, traceback="".join(traceback.format_exception(error)))
 
 
 def _structlog() -> Any:
