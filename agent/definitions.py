@@ -78,11 +78,11 @@ class Book:
         return Encoded(payload, tuple(entry.stored for entry in entries))
 
     def _pack(self, entry: _Entry, scans: GroupScans) -> Referring:
+        referring = None
         if all(scan.indexes is None and scan.quality is None for scan in scans):
-            regular = entry.packer.pack([scan.time_us for scan in scans], [scan.values for scan in scans])
-            if regular is not None:
-                return regular
-        referring = pack_referring(block(entry.group, scans), entry.stored.ref, entry.definition)
+            referring = entry.packer.pack([scan.time_us for scan in scans], [scan.values for scan in scans])
+        if referring is None:
+            referring = pack_referring(block(entry.group, scans), entry.stored.ref, entry.definition)
         surprised = False
         for at, exponent in referring.exponents:
             surprised |= exponent > entry.definition.bases[at].exponent

@@ -87,7 +87,7 @@ def base_of(value_type: ValueType, values: Sequence[Any], least: int = 0) -> Bas
     return Base(found[0], found[1][-1])
 
 
-def _write_values(writer: Writer, value_type: ValueType, values: Sequence[Any], base: Base = NO_BASE) -> Any:
+def write_values(writer: Writer, value_type: ValueType, values: Sequence[Any], base: Base = NO_BASE) -> Any:
     """Put numbers into the writer's streams; return what does not go there (bits, texts), or None."""
     if value_type is ValueType.BOOL:
         bits = sum(1 << at for at, value in enumerate(values) if value)
@@ -190,7 +190,7 @@ def pack_columns(
     exceptions: dict[int, list[Any]] = {}
     for at, (column, base) in enumerate(zip(columns, bases, strict=False)):
         present = [value for value in column.values if value is not None]
-        extra = _write_values(writer, column.type, present, base)
+        extra = write_values(writer, column.type, present, base)
         if extra is not None:
             extras.append(extra)
         exception = _pack_exception(column, len(present))

@@ -3,7 +3,8 @@
 protocols/uplink/definition.py packs any block, column by column. Nearly all blocks of a polled device are regular:
 every tag in every row, all good, each as its definition expects. For those this module makes the very same bytes (a
 property test compares them) at a fraction of the cost, because the interpreter takes no step per column and row that a
-single call can take for all. Whatever is not regular makes `pack` return None, and the general way is taken.
+single call can take for all. Columns that are not as expected are packed one by one; a value that is not good, or not of
+its tag's type, makes `pack` return None, and the general way is taken for the whole block.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from itertools import chain, islice
 from operator import itemgetter, sub, xor
 from typing import Any
 
-from protocols.uplink.columns import TEXT_MAX, Base, pack_runs
+from protocols.uplink.columns import TEXT_MAX, Base, pack_runs, write_values
 from protocols.uplink.definition import Definition, Referring, expected_mode
-from protocols.uplink.streams import XOR, pack_streams, varints
+from protocols.uplink.streams import XOR, Writer, pack_streams, varints
 from protocols.values import Value, ValueType
 
 _CODES = {ValueType.FLOAT32: ("f", "I", 4), ValueType.FLOAT64: ("d", "Q", 8)}
@@ -28,8 +29,12 @@ _SCALES = ((6, 1_000_000), (3, 1000), (0, 1))
 Row = Sequence[Value]
 
 
+class _Unsound(Exception):
+    """Something is not a good value of its type: not for this way."""
+
+
 class _Irregular(Exception):
-    """Not for this way."""
+    """A class of columns is not as its definition expects: column by column, then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +66,22 @@ class RowPacker:
             of_kind = classes.setdefault((kind, base.exponent), _Class(kind, base.exponent))
             of_kind.positions.append(at)
             of_kind.places.append(len(self._numbers))
-            of_kind.bases.append(_base(base))
+            of_kind.bases.append(base.first)
             self._numbers.append(at)
             self._modes.append(mode)
         self._classes = [(one, _getter(one.positions)) for one in classes.values()]
         self._width = len(definition.tags)
 
     def pack(self, times_us: Sequence[int], rows: Sequence[Row]) -> Referring | None:
-        """`rows`: the values in the definition's order, one row per time. None where they are not regular."""
+        """`rows`: the values in the definition's order, one row per time. None where one is not a good value.
+
+        `Referring.exponents` is empty where all is as expected.
+        """
         if not rows or any(len(row) != self._width for row in rows):
             return None
         try:
             return self._pack(times_us, rows)
-        except _Irregular:
+        except _Unsound:
             return None
 
     def _pack(self, times_us: Sequence[int], rows: Sequence[Row]) -> Referring:
@@ -86,13 +94,18 @@ class RowPacker:
         first_time = _zigzag([times[0] - self._time_base // scale])
         if times.count(times[0]) != count:
             deltas.append((-1, _zigzag(list(map(sub, islice(times, 1, None), times)))))
+        surprised = False
         for one, getter in self._classes:
             flat = _flat(getter, rows)
-            if one.exponent == XOR:
-                self._patterns(one, flat, count, deltas)
-            else:
-                self._integers(one, flat, count, firsts, deltas)
-        numbers = firsts if not _has_patterns(self._classes) else self._without_patterns(firsts)
+            try:
+                if one.exponent == XOR:
+                    self._patterns(one, flat, count, deltas)
+                else:
+                    self._integers(one, flat, count, firsts, deltas)
+            except _Irregular:
+                surprised = True
+                _column_by_column(one, flat, count, modes, firsts, deltas)
+        numbers = [first for first, mode in zip(firsts, modes[1:], strict=True) if mode & 0x0F != XOR]
         streams = self._streams([*first_time, *numbers], modes, sorted(deltas, key=itemgetter(0)))
         expected = bytes([3, *self._modes])
         parts: list[Any] = [
@@ -104,10 +117,8 @@ class RowPacker:
         ]
         while parts[-1] in (None, []):
             parts.pop()
-        return Referring(parts, list(zip(self._numbers, (mode & 0x0F for mode in modes[1:]), strict=True)))
-
-    def _without_patterns(self, firsts: list[int]) -> list[int]:
-        return [first for first, mode in zip(firsts, self._modes, strict=True) if mode & 0x0F != XOR]
+        used = list(zip(self._numbers, (mode & 0x0F for mode in modes[1:]), strict=True)) if surprised else []
+        return Referring(parts, used)
 
     def _integers(
         self, one: _Class, flat: list[Any], count: int, firsts: list[int], deltas: list[tuple[int, Sequence[int]]]
@@ -152,12 +163,22 @@ class RowPacker:
         return streams
 
 
-def _base(base: Base) -> int:
-    return base.first
-
-
-def _has_patterns(classes: Sequence[tuple[_Class, Any]]) -> bool:
-    return any(one.exponent == XOR for one, _ in classes)
+def _column_by_column(
+    one: _Class,
+    flat: list[Any],
+    count: int,
+    modes: list[int],
+    firsts: list[int],
+    deltas: list[tuple[int, Sequence[int]]],
+) -> None:
+    """The general way, for the columns of one class."""
+    for number, (place, base) in enumerate(zip(one.places, one.bases, strict=True)):
+        writer = Writer()
+        write_values(writer, one.kind, flat[number * count : (number + 1) * count], Base(one.exponent, base))
+        modes[place + 1] = writer.modes[0] & 0x0F if writer.modes[0] & 0x0F != XOR else writer.modes[0]
+        if writer.firsts:
+            firsts[place] = writer.firsts[0]
+        deltas.extend((place, stream) for stream in writer.streams.values() if stream)
 
 
 def _getter(positions: list[int]) -> Callable[[Row], tuple[Value, ...]]:
@@ -176,7 +197,7 @@ def _flat(getter: Callable[[Row], tuple[Value, ...]], rows: Sequence[Row]) -> li
 
 def _floats(code: str, flat: list[Any]) -> array[float]:
     if set(map(type, flat)) != {float}:
-        raise _Irregular
+        raise _Unsound
     return array(code, flat)
 
 
@@ -199,7 +220,7 @@ def _decimals(one: _Class, flat: list[Any]) -> list[int]:
 def _whole(one: _Class, flat: list[Any]) -> list[int]:
     low, high = _LIMITS[one.kind]
     if set(map(type, flat)) != {int} or min(flat) < low or max(flat) > high:
-        raise _Irregular
+        raise _Unsound
     return flat
 
 
@@ -212,9 +233,9 @@ def _zigzag(steps: list[int]) -> list[int]:
 def _extra(kind: ValueType, values: list[Any]) -> Any:
     if kind is ValueType.BOOL:
         if set(map(type, values)) != {bool}:
-            raise _Irregular
+            raise _Unsound
         bits = sum(1 << at for at, value in enumerate(values) if value)
         return bits.to_bytes((len(values) + 7) // 8, "little")
     if set(map(type, values)) != {str} or not all(len(text) <= TEXT_MAX and text.isascii() for text in values):
-        raise _Irregular
+        raise _Unsound
     return pack_runs(values)
