@@ -3,8 +3,8 @@
 protocols/uplink/definition.py packs any block, column by column. Nearly all blocks of a polled device are regular:
 every tag in every row, all good, each as its definition expects. For those this module makes the very same bytes (a
 property test compares them) at a fraction of the cost, because the interpreter takes no step per column and row that a
-single call can take for all. Columns that are not as expected are packed one by one; a value that is not good, or not of
-its tag's type, makes `pack` return None, and the general way is taken for the whole block.
+single call can take for all. Columns that are not as expected are packed one by one; a value that is not good, or not
+of its tag's type, makes `pack` return None, and the general way is taken for the whole block.
 """
 
 from __future__ import annotations
@@ -98,13 +98,16 @@ class RowPacker:
         for one, getter in self._classes:
             flat = _flat(getter, rows)
             try:
-                if one.exponent == XOR:
-                    self._patterns(one, flat, count, deltas)
-                else:
-                    self._integers(one, flat, count, firsts, deltas)
+                odd = (
+                    _patterns(one, flat, count, deltas)
+                    if one.exponent == XOR
+                    else _integers(one, flat, count, firsts, deltas)
+                )
             except _Irregular:
-                surprised = True
-                _column_by_column(one, flat, count, modes, firsts, deltas)
+                odd = range(len(one.places))
+            surprised |= bool(odd)
+            for number in odd:
+                _column(one, number, flat[number * count : (number + 1) * count], modes, firsts, deltas)
         numbers = [first for first, mode in zip(firsts, modes[1:], strict=True) if mode & 0x0F != XOR]
         streams = self._streams([*first_time, *numbers], modes, sorted(deltas, key=itemgetter(0)))
         expected = bytes([3, *self._modes])
@@ -119,32 +122,6 @@ class RowPacker:
             parts.pop()
         used = list(zip(self._numbers, (mode & 0x0F for mode in modes[1:]), strict=True)) if surprised else []
         return Referring(parts, used)
-
-    def _integers(
-        self, one: _Class, flat: list[Any], count: int, firsts: list[int], deltas: list[tuple[int, Sequence[int]]]
-    ) -> None:
-        numbers = _decimals(one, flat) if one.kind in _CODES else _whole(one, flat)
-        for place, first in zip(one.places, _zigzag(list(map(sub, numbers[::count], one.bases))), strict=True):
-            firsts[place] = first
-        if count == 1:
-            return
-        steps = _zigzag(list(map(sub, islice(numbers, 1, None), numbers)))
-        for number, place in enumerate(one.places):
-            column = steps[number * count : number * count + count - 1]
-            if any(column):
-                deltas.append((place, column))
-
-    def _patterns(self, one: _Class, flat: list[Any], count: int, deltas: list[tuple[int, Sequence[int]]]) -> None:
-        code, bits_code, _ = _CODES[one.kind]
-        bits = array(bits_code, _floats(code, flat).tobytes()).tolist()
-        before = [0, *bits[:-1]]
-        before[::count] = one.bases
-        steps = list(map(xor, bits, before))
-        if count == 1:  # nothing else is in this stream: all columns at once
-            deltas.append((one.places[0], steps))
-            return
-        for number, place in enumerate(one.places):
-            deltas.append((place, steps[number * count : (number + 1) * count]))
 
     def _streams(self, firsts: list[int], modes: list[int], deltas: list[tuple[int, Sequence[int]]]) -> list[bytes]:
         by_width: dict[int, list[Sequence[int]]] = {1: [], 2: [], 4: [], 8: []}
@@ -163,22 +140,48 @@ class RowPacker:
         return streams
 
 
-def _column_by_column(
-    one: _Class,
-    flat: list[Any],
-    count: int,
-    modes: list[int],
-    firsts: list[int],
-    deltas: list[tuple[int, Sequence[int]]],
-) -> None:
-    """The general way, for the columns of one class."""
-    for number, (place, base) in enumerate(zip(one.places, one.bases, strict=True)):
-        writer = Writer()
-        write_values(writer, one.kind, flat[number * count : (number + 1) * count], Base(one.exponent, base))
-        modes[place + 1] = writer.modes[0] & 0x0F if writer.modes[0] & 0x0F != XOR else writer.modes[0]
-        if writer.firsts:
-            firsts[place] = writer.firsts[0]
-        deltas.extend((place, stream) for stream in writer.streams.values() if stream)
+Deltas = list[tuple[int, Sequence[int]]]
+
+
+def _integers(one: _Class, flat: list[Any], count: int, firsts: list[int], deltas: Deltas) -> Sequence[int]:
+    """First values and differences of a class's columns; which of them are not as expected and still to be packed."""
+    odd: Sequence[int] = ()
+    if one.kind in _CODES:
+        numbers, odd = _decimals(one, flat, count)
+    else:
+        numbers = _whole(one, flat)
+    for place, first in zip(one.places, _zigzag(list(map(sub, numbers[::count], one.bases))), strict=True):
+        firsts[place] = first
+    if count == 1:
+        return odd
+    steps = _zigzag(list(map(sub, islice(numbers, 1, None), numbers)))
+    for number, place in enumerate(one.places):
+        column = steps[number * count : number * count + count - 1]
+        if any(column) and number not in odd:
+            deltas.append((place, column))
+    return odd
+
+
+def _patterns(one: _Class, flat: list[Any], count: int, deltas: Deltas) -> Sequence[int]:
+    """Bit patterns of a class's columns, each XORed with the one before it, the first with the base."""
+    code, bits_code, _ = _CODES[one.kind]
+    bits = array(bits_code, _floats(code, flat).tobytes()).tolist()
+    before = [0, *bits[:-1]]
+    before[::count] = one.bases
+    steps = list(map(xor, bits, before))
+    deltas.extend((place, steps[number * count : (number + 1) * count]) for number, place in enumerate(one.places))
+    return ()
+
+
+def _column(one: _Class, number: int, values: list[Any], modes: list[int], firsts: list[int], deltas: Deltas) -> None:
+    """The general way, for one column."""
+    place, writer = one.places[number], Writer()
+    write_values(writer, one.kind, values, Base(one.exponent, one.bases[number]))
+    mode = writer.modes[0]
+    modes[place + 1] = mode if mode & 0x0F == XOR else mode & 0x0F
+    if writer.firsts:
+        firsts[place] = writer.firsts[0]
+    deltas.extend((place, stream) for stream in writer.streams.values() if stream)
 
 
 def _getter(positions: list[int]) -> Callable[[Row], tuple[Value, ...]]:
@@ -201,8 +204,8 @@ def _floats(code: str, flat: list[Any]) -> array[float]:
     return array(code, flat)
 
 
-def _decimals(one: _Class, flat: list[Any]) -> list[int]:
-    """As integers with the class's exponent, if all of them are exactly that."""
+def _decimals(one: _Class, flat: list[Any], count: int) -> tuple[list[int], Sequence[int]]:
+    """As integers with the class's exponent, and which columns are not exactly that."""
     code = _CODES[one.kind][0]
     wanted, power = _floats(code, flat), 10**one.exponent
     try:
@@ -212,9 +215,12 @@ def _decimals(one: _Class, flat: list[Any]) -> list[int]:
         found = array(code, numbers) if power == 1 else array(code, [number / power for number in numbers])
     except (ValueError, OverflowError):  # a NaN or an infinity is among them
         raise _Irregular from None
-    if found.tobytes() != wanted.tobytes():
-        raise _Irregular
-    return numbers
+    ours, theirs = found.tobytes(), wanted.tobytes()
+    if ours == theirs:
+        return numbers, ()
+    size = wanted.itemsize * count
+    starts = range(0, len(theirs), size)
+    return numbers, [n for n, at in enumerate(starts) if ours[at : at + size] != theirs[at : at + size]]
 
 
 def _whole(one: _Class, flat: list[Any]) -> list[int]:
