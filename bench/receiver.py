@@ -15,6 +15,7 @@ import random
 import signal
 import sqlite3
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -146,7 +147,7 @@ def _repeated(kind: type[Candidate], load: Load, quick: bool) -> Figures:
 # --- the contestants --------------------------------------------------------------------------------------------------
 
 
-class Candidate:
+class Candidate(ABC):
     """A receiver as a process, and how a batch is written for it."""
 
     name: str
@@ -155,13 +156,13 @@ class Candidate:
         self.directory = directory
         self.database = directory / f"{self.name}.db"
 
+    @abstractmethod
     def start(self, broker_port: int) -> Process:
         """The process; it subscribes by itself."""
-        raise NotImplementedError
 
+    @abstractmethod
     def messages(self, gateway: str, batches: Iterator[Batch]) -> Iterator[Publication]:
         """What is published for them, in order."""
-        raise NotImplementedError
 
     def stored(self) -> int:
         """How many readings are committed. Cheap: rows are never deleted, so the last row's id is their number."""
@@ -186,9 +187,9 @@ class Candidate:
             if sent != self.values(gateway, [_tag(at)[0] for at in tags]):
                 raise RunFailed(f"{self.name}: other values are stored than gateway {gateway} has sent")
 
+    @abstractmethod
     def values(self, gateway: int, tags: Sequence[str]) -> set[tuple[str, int, float]]:
         """What is stored of these tags of this gateway's machine: (tag, µs since 1970, value)."""
-        raise NotImplementedError
 
     def _one(self, query: str) -> tuple[int, ...]:
         with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)) as connection:
