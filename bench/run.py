@@ -44,7 +44,7 @@ class Run:
             if self._wants_receiver:
                 self._receiver = Receiver(self.directory / "cloud", self.broker.port)
                 self._stack.callback(self._receiver.process.stop)
-        except BaseException:
+        except BaseException:  # Ctrl-C, too, must not leave processes behind; it is passed on
             self._stack.close()
             raise
         return self

@@ -24,7 +24,7 @@ class StoreWorker:
         """Raises StoreError."""
         try:
             self._store = await asyncio.get_running_loop().run_in_executor(self._thread, self._open)
-        except BaseException:
+        except BaseException:  # a cancellation, too, must not leave the thread behind; it is passed on
             self._thread.shutdown()
             raise
 

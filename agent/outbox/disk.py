@@ -93,7 +93,7 @@ class DiskOutbox:
         try:
             self._cache = self._open()
             self._load()
-        except BaseException:
+        except BaseException:  # whatever ends the opening, the next attempt must find the lock free; it is passed on
             os.close(self._lock)
             raise
         self._lay_ballast()
@@ -201,7 +201,7 @@ class DiskOutbox:
         try:
             with self._cache.transact():
                 yield
-        except BaseException as error:
+        except BaseException as error:  # an interrupt undoes it, too; it is passed on
             self._machines, self._names, self._session, self._dropped = kept, names, session, dropped
             if isinstance(error, sqlite3.Error | diskcache.Timeout):
                 self._cache.close()  # after a failed COMMIT the transaction is still open; this ends it

@@ -25,7 +25,7 @@ class OutboxWorker:
         """Raises OutboxError. Of the outbox returned only `epoch` may be used outside the thread."""
         try:
             self._outbox = await asyncio.get_running_loop().run_in_executor(self._thread, self._open)
-        except BaseException:
+        except BaseException:  # a cancellation, too, must not leave the thread behind; it is passed on
             self._thread.shutdown()
             raise
         return self._outbox
