@@ -264,7 +264,9 @@ def _wait_for_port(port: int, what: str, processes: Processes) -> None:
 
 
 def _free_page_port(wanted: int) -> int:
-    """The port asked for, or any free one where somebody has it."""
+    """The port asked for; any free one for 0, or where somebody has it."""
+    if wanted == 0:
+        return broker.free_port()
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
