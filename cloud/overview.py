@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cloud import sequence
 from cloud.store.contract import GatewayRow, Ledger
+from protocols.uplink import ranges
 from protocols.uplink.presence import Presence, presence
 from protocols.uplink.status import DeviceLink
 from protocols.uplink.topics import Plant
@@ -140,13 +140,13 @@ def account(ledgers: Sequence[Ledger]) -> Account | None:
     if not ledgers:
         return None
     newest = ledgers[-1]
-    there = sequence.union(newest.stored, newest.dropped)
+    there = ranges.union(newest.stored, newest.dropped)
     return Account(
         epoch=newest.epoch,
-        through=sequence.through(there),
+        through=ranges.through(there),
         known=_known(newest),
         missing=_missing(newest),
-        dropped=_count(sequence.minus(newest.dropped, newest.stored)),
+        dropped=ranges.count(ranges.minus(newest.dropped, newest.stored)),
         missing_before=sum(_missing(ledger) for ledger in ledgers[:-1]),
     )
 
@@ -156,8 +156,4 @@ def _known(ledger: Ledger) -> int:
 
 
 def _missing(ledger: Ledger) -> int:
-    return _count(sequence.missing(sequence.union(ledger.stored, ledger.dropped), _known(ledger)))
-
-
-def _count(ranges: Sequence[sequence.Range]) -> int:
-    return sum(last - first + 1 for first, last in ranges)
+    return ranges.count(ranges.missing(ranges.union(ledger.stored, ledger.dropped), _known(ledger)))

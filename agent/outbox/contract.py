@@ -1,16 +1,25 @@
 """The outbox contract: the gateway's disk buffer of batches, and its only queue.
 
+A *lane* is one machine's numbers in one epoch. The outbox has one epoch for each priority that is in use, so that each
+priority has lanes of its own; epochs of an earlier life (a damaged, copied or restored outbox) stay as lanes until they
+are empty. A batch keeps its lane and number for ever, so that sending it again never stores it twice.
+
+Of a lane's numbers 1 to `last` each is in one of four states: *waiting* (here, not confirmed), *kept* (confirmed, and
+still here for a grace time), *dropped* (let go unconfirmed, to be declared), or gone (confirmed and let go).
+
 Rules:
 
 1. `append` gives a batch its number and stores it in one durable transaction: when it returns, number and batch survive
    a power cut together; before, neither exists. Batches given in one call share one transaction, hence one fsync.
-2. Per machine the numbers are 1, 2, 3, … within the outbox's epoch, and what is held is always one unbroken range:
-   `release` takes from the low end, and so does making room.
-3. What is let go unconfirmed to make room is recorded in the same transaction as a dropped range with its reason, kept
-   until `release` covers it, and is to be declared to the receiver.
-4. A definition that a batch refers to is stored with it, and kept at least as long as any such batch is held.
-5. The epoch is new when the outbox is created, and only then. The session number rises with every `next_session`.
-6. A full disk raises OutboxFull and changes nothing; `release` works all the same, because space is kept in reserve.
+2. `confirmed` and `wanted` may be written down later, with the next transaction: after a crash a batch may be waiting
+   that was confirmed; it is sent again and stored once.
+3. Room is made in this order: kept batches, the oldest first; then waiting ones of the lowest priority, the oldest
+   first. What is let go unconfirmed is recorded in the same transaction as a dropped range with its reason, kept until
+   a confirm covers it, and is to be declared to the receiver.
+4. A definition that a batch refers to is stored with it, and kept at least as long as any such batch is here.
+5. An epoch is new when the outbox is created, found damaged, copied or restored from a backup, or when the receiver
+   knows numbers that it never gave (`fork`). The session number rises with every `next_session`.
+6. A full disk raises OutboxFull and changes nothing; letting go works all the same, because space is kept in reserve.
 7. Calls block and are made from one thread.
 """
 
@@ -18,7 +27,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+from protocols.uplink.ranges import Ranges
 
 
 class OutboxError(Exception):
@@ -27,6 +38,17 @@ class OutboxError(Exception):
 
 class OutboxFull(OutboxError):
     """The disk takes nothing more, even after making room; nothing was changed. Keep the drafts and try again."""
+
+
+class Lane(NamedTuple):
+    """Whose numbers: a machine's, in an epoch (hexadecimal)."""
+
+    machine: str
+    epoch: str
+
+
+LOW, NORMAL, HIGH = -1, 0, 1
+PRIORITIES = (LOW, NORMAL, HIGH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +71,15 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A batch before it has a number. `encode(epoch, seq)` is called before it reaches the disk, perhaps twice."""
+    """A batch before it has a number. `encode(epoch, seq)` is called before it reaches the disk, perhaps twice.
+
+    `readings`: how many it holds. `priority`: of LOW, NORMAL and HIGH.
+    """
 
     machine: str
     encode: Callable[[str, int], Encoded]
+    readings: int = 0
+    priority: int = NORMAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,32 +102,49 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """One machine's numbers: `first` to `last` are held (none where first > last); `last` is the last ever given.
+    """One lane. `last`: the last number ever given in it. `refs`: the definitions kept, oldest first.
 
-    `refs`: the definitions kept, oldest first.
+    `offered`: numbers that may have been handed to a broker at some time, in this run or an earlier one.
     """
 
-    first: int
     last: int
+    waiting: Ranges = ()
+    kept: Ranges = ()
     dropped: Sequence[Dropped] = ()
     refs: Sequence[bytes] = ()
+    priority: int = NORMAL
+    offered: Ranges = ()
 
 
 @dataclass(frozen=True, slots=True)
 class OutboxStats:
-    """`oldest_us`: when the oldest batch held was appended. `dropped`: batches ever let go unconfirmed."""
+    """`batches`, `bytes`: waiting. `kept_bytes`: of confirmed batches within their grace time.
+
+    `limit_bytes` holds for both together. `oldest_us`: when the oldest waiting batch was appended.
+    `dropped`, `dropped_readings`: batches and readings ever let go unconfirmed.
+    `disk_free_bytes`: of the file system.
+    """
 
     batches: int
     bytes: int
     limit_bytes: int
     oldest_us: int | None
     dropped: int
+    kept_bytes: int = 0
+    dropped_readings: int = 0
+    disk_free_bytes: int | None = None
 
 
 class Outbox(Protocol):
     """See the rules above."""
 
-    epoch: str
+    @property
+    def epoch(self) -> str:
+        """Of what is appended now with NORMAL priority: the one that names this outbox's life."""
+
+    @property
+    def news(self) -> Sequence[str]:
+        """Sentences on what was found at opening and at forks (damaged, copied, salvaged), to be said loudly."""
 
     def next_session(self) -> int:
         """A number higher than any given before, durable."""
@@ -108,20 +152,38 @@ class Outbox(Protocol):
     def append(self, drafts: Sequence[Draft], now_us: int) -> Sequence[int]:
         """The numbers given, in order. Raises OutboxFull."""
 
-    def pending(self, machine: str, after: int, count_max: int) -> Sequence[Stored]:
-        """Up to `count_max` batches with numbers above `after`, ascending."""
+    def pending(self, lane: Lane, first: int, last: int, count_max: int) -> Sequence[Stored]:
+        """Up to `count_max` batches that are here (waiting or kept) with numbers from `first` to `last`, ascending."""
 
-    def definition(self, machine: str, ref: bytes) -> GroupDefinition | None:
+    def offer(self, lane: Lane, first: int, last: int) -> None:
+        """Durably: these numbers are about to be handed to a broker. Cheap where it is known already."""
+
+    def definition(self, lane: Lane, ref: bytes) -> GroupDefinition | None:
         """None where it is not kept (any more)."""
 
-    def release(self, machine: str, through: int) -> int:
-        """Let go of everything up to and including `through`, of dropped ranges too; how many batches that were."""
+    def confirmed(self, lane: Lane, through: int, above: Ranges, now_us: int) -> None:
+        """Everything up to `through`, and `above`, is stored: waiting ones become kept; dropped ranges up to
+        `through` are told and forgotten."""
 
-    def declare_dropped(self, machine: str, first: int, last: int, reason: str) -> None:
-        """Record numbers below what is held as dropped, because the receiver misses them and they are not here."""
+    def wanted(self, lane: Lane, missing: Ranges) -> Ranges:
+        """The receiver lacks these: kept ones wait again. Returns those that are not here (nor known as dropped)."""
 
-    def held(self) -> Mapping[str, Held]:
-        """By machine."""
+    def declare_dropped(self, lane: Lane, first: int, last: int, reason: str) -> None:
+        """Record numbers as dropped, because the receiver misses them and they are not here."""
+
+    def fork(self, reason: str) -> None:
+        """Begin new epochs: the receiver knows numbers of a lane that were never given here.
+
+        What was appended since the outbox was opened, and never offered, moves to the new epoch under new numbers;
+        everything else keeps its lane.
+        """
+
+    def tend(self, now_us: int) -> None:
+        """Every few seconds: let go of what is over its grace time or its age, write down what waits to be written,
+        lay the reserve anew."""
+
+    def held(self) -> Mapping[Lane, Held]:
+        """Every lane, also an empty one of the present epochs."""
 
     def stats(self) -> OutboxStats: ...
 

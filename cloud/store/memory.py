@@ -24,6 +24,7 @@ from cloud.store.contract import (
 )
 from cloud.store.packing import Kept, Unfit, pack, readable, restore
 from protocols.program.logs import get_logger
+from protocols.uplink import ranges
 from protocols.uplink.confirm import MachineConfirm
 from protocols.uplink.presence import Heard, hear
 from protocols.uplink.status import TIMESTAMP_MS_MAX
@@ -41,12 +42,12 @@ class _Epoch:
     order: int
     gateway: str
     digests: dict[int, bytes] = field(default_factory=dict)
-    dropped: sequence.Ranges = ()
+    dropped: ranges.Ranges = ()
     known: int = 0
 
     def ledger(self, name: str) -> Ledger:
-        stored = sequence.of(self.digests)
-        return Ledger(name, stored, sequence.minus(self.dropped, stored), self.known)
+        stored = ranges.of(self.digests)
+        return Ledger(name, stored, ranges.minus(self.dropped, stored), self.known)
 
 
 @dataclass(slots=True)
@@ -114,7 +115,7 @@ class MemoryStore:
         except Unfit as error:
             epoch = self._epoch(self._machines.setdefault(item.topic, _Machine()), batch.epoch)
             epoch.gateway = batch.gateway or epoch.gateway
-            epoch.dropped = sequence.add(epoch.dropped, batch.seq)
+            epoch.dropped = ranges.add(epoch.dropped, batch.seq)
             epoch.known = max(epoch.known, batch.seq)
             return self._dead(item, topic, str(error), Committed.DEAD)
         machine = self._machines.setdefault(item.topic, _Machine())
@@ -161,7 +162,7 @@ class MemoryStore:
                 epoch.gateway = epoch.gateway or item.topic.thing
             dropped = [(max(first, 1), last) for first, last, _ in numbers.dropped if last >= max(first, 1)]
             for first, last in dropped:
-                epoch.dropped = sequence.add(epoch.dropped, first, last)
+                epoch.dropped = ranges.add(epoch.dropped, first, last)
             epoch.known = max(epoch.known, numbers.sent_seq, *(last for _, last in dropped))
         return Committed.BEAT
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain, repeat
 
-from cloud.sequence import Span, of, overlay
+from cloud.sequence import Span, overlay
 from cloud.store import sqlite_letters
 from cloud.store.contract import Beat, Committed, Defined, Item, Telemetry, Undecodable
 from cloud.store.packing import Kept, Packed, Unfit, pack
@@ -19,6 +19,7 @@ from cloud.store.sqlite_catalog import Catalog, Epoch, Series
 from cloud.store.sqlite_queries import heard_of
 from protocols.uplink.batch import SEQ_MAX
 from protocols.uplink.presence import hear
+from protocols.uplink.ranges import of
 from protocols.uplink.status import TIMESTAMP_MS_MAX
 from protocols.uplink.topics import MachineTopic
 

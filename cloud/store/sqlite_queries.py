@@ -8,6 +8,7 @@ from cloud import sequence
 from cloud.store.contract import GatewayRow, LatestValue, Ledger, MachineRow, Totals
 from cloud.store.packing import restore
 from cloud.store.sqlite_catalog import machine_id, plant_id
+from protocols.uplink import ranges
 from protocols.uplink.confirm import MachineConfirm
 from protocols.uplink.presence import Heard
 from protocols.uplink.status import Status
@@ -86,13 +87,13 @@ def ledgers(connection: sqlite3.Connection, machine: MachineTopic) -> list[Ledge
 
 
 def _ledger(connection: sqlite3.Connection, epoch_id: int, epoch: str, known: int) -> Ledger:
-    stored: list[sequence.Range] = []
-    dropped: list[sequence.Range] = []
+    stored: list[ranges.Range] = []
+    dropped: list[ranges.Range] = []
     for first, last, reason in connection.execute(
         "SELECT first, last, dropped FROM sequence_ledger WHERE epoch_id = ? ORDER BY first", (epoch_id,)
     ):
         (stored if reason is None else dropped).append((first, last))
-    return Ledger(epoch, tuple(stored), sequence.union(dropped, ()), known)  # neighbours may differ in their reason
+    return Ledger(epoch, tuple(stored), ranges.union(dropped, ()), known)  # neighbours may differ in their reason
 
 
 def confirm(connection: sqlite3.Connection, gateway: GatewayTopic) -> dict[str, MachineConfirm]:

@@ -7,6 +7,8 @@ JSON on the gateway's confirm topic:
 `missing`: ranges above `through` that the receiver knows to exist and does not have: to be sent again. Numbers above
 `through` that are in no missing range may be stored or not known of yet: the gateway keeps them and waits.
 `highest`: the highest number stored; what lies above `through`, at or below `highest`, and is not missing, is stored.
+`others`: the same of a machine's other epochs that the gateway's last status named, at most OTHERS_MAX each.
+`fenced`: one sentence where another installation speaks under this gateway's name; it then sends no telemetry.
 `definitions`: references (hexadecimal) of definitions that batches refer to and the receiver lacks: to be published
 again.
 """
@@ -18,7 +20,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from protocols.uplink.status import Name, Seq, first_fault
+from protocols.uplink.status import OTHERS_MAX, Name, Seq, Text, first_fault
 
 MISSING_RANGES_MAX = 100
 """A confirm names at most this many ranges, the lowest first; the next confirm names the rest."""
@@ -47,6 +49,10 @@ class Confirm(BaseModel):
     schema_version: Literal[1] = 1
     timestamp: int
     machines: Annotated[dict[Name, MachineConfirm], Field(max_length=1000)]
+    others: Annotated[
+        dict[Name, Annotated[list[MachineConfirm], Field(max_length=OTHERS_MAX)]], Field(max_length=1000)
+    ] = {}
+    fenced: Text = ""
 
     def encode(self) -> bytes:
         """The message's bytes."""

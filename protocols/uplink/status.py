@@ -41,10 +41,14 @@ class GatewayInfo(_Wire):
 
 
 class Buffer(_Wire):
-    """The outbox in figures. `full_in_sec`: at the present rate, None while it is not filling."""
+    """The outbox in figures: what waits for a confirm. `full_in_sec`: at the present rate, None while not filling.
+
+    `kept_bytes`: of what is confirmed and still kept for its grace time.
+    """
 
     mode: Literal["disk", "memory"] = "disk"
     queued_messages: Annotated[int, Field(ge=0)] = 0
+    kept_bytes: Annotated[int, Field(ge=0)] = 0
     bytes: Annotated[int, Field(ge=0)] = 0
     limit_bytes: Annotated[int, Field(ge=0)] = 0
     oldest_sec: Annotated[int, Field(ge=0)] | None = None
@@ -87,18 +91,31 @@ class Clock(_Wire):
     synchronised: bool | None = None
 
 
+Epoch = Annotated[str, Field(max_length=64)]
+OTHERS_MAX = 20
+
+
 class Status(_Wire):
-    """A heartbeat, a planned goodbye, or a last will (`offline` with reason `unexpected_disconnect`)."""
+    """A heartbeat, a planned goodbye, or a last will (`offline` with reason `unexpected_disconnect`).
+
+    `machines`: the numbers of `epoch`; `others`: those of a machine's other epochs, by epoch. `instance`: which
+    installation speaks (a gateway that was cloned has another), `host`: its host name, for people.
+    """
 
     schema_version: Literal[1] = 1
     timestamp: Annotated[int, Field(ge=0, le=TIMESTAMP_MS_MAX)]
     state: Literal["online", "offline"]
     reason: Text | None = None
     session: Seq = 0
-    epoch: Annotated[str, Field(max_length=64)] = ""
+    epoch: Epoch = ""
+    instance: Annotated[str, Field(max_length=64)] = ""
+    host: Annotated[str, Field(max_length=255)] = ""
     gateway: GatewayInfo | None = None
     health: Health | None = None
     machines: Annotated[dict[Name, MachineNumbers], Field(max_length=1000)] = {}
+    others: Annotated[
+        dict[Name, Annotated[dict[Epoch, MachineNumbers], Field(max_length=OTHERS_MAX)]], Field(max_length=1000)
+    ] = {}
     devices: Annotated[dict[Name, DeviceLink], Field(max_length=1000)] = {}
     dropped_count: Annotated[int, Field(ge=0)] = 0
     clock: Clock | None = None

@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloud import sequence
-from cloud.sequence import Range, Ranges, Span
+from cloud.sequence import Span
 from cloud.store.contract import Ledger
+from protocols.uplink import ranges
 from protocols.uplink.batch import SEQ_MAX
 from protocols.uplink.confirm import MISSING_RANGES_MAX, MachineConfirm
+from protocols.uplink.ranges import Range, Ranges
 
 unhurried = settings(deadline=None)  # no test of ours depends on the clock
 
@@ -20,13 +22,13 @@ number_sets = st.frozensets(numbers, max_size=30)
 bounds = st.tuples(numbers, numbers).map(lambda pair: (min(pair), max(pair)))
 
 
-def members(ranges: Ranges) -> set[int]:
-    return {n for first, last in ranges for n in range(first, last + 1)}
+def members(found: Ranges) -> set[int]:
+    return {n for first, last in found for n in range(first, last + 1)}
 
 
-def assert_well_formed(ranges: Ranges) -> None:
-    assert all(first <= last for first, last in ranges)
-    assert all(left[1] + 1 < right[0] for left, right in pairwise(ranges))
+def assert_well_formed(found: Ranges) -> None:
+    assert all(first <= last for first, last in found)
+    assert all(left[1] + 1 < right[0] for left, right in pairwise(found))
 
 
 @unhurried
@@ -34,57 +36,57 @@ def assert_well_formed(ranges: Ranges) -> None:
 def test_numbers_added_in_any_order_make_the_same_ranges(order: list[int]) -> None:
     one_by_one: Ranges = ()
     for n in order:
-        one_by_one = sequence.add(one_by_one, n)
+        one_by_one = ranges.add(one_by_one, n)
     assert_well_formed(one_by_one)
-    assert one_by_one == sequence.of(order)
+    assert one_by_one == ranges.of(order)
     assert members(one_by_one) == set(order)
 
 
 @unhurried
 @given(number_sets, bounds)
 def test_a_range_added(start: frozenset[int], new: Range) -> None:
-    ranges = sequence.add(sequence.of(start), *new)
-    assert_well_formed(ranges)
-    assert members(ranges) == start | set(range(new[0], new[1] + 1))
+    found = ranges.add(ranges.of(start), *new)
+    assert_well_formed(found)
+    assert members(found) == start | set(range(new[0], new[1] + 1))
 
 
 @unhurried
 @given(number_sets, number_sets)
 def test_union_and_minus_are_those_of_sets(one: frozenset[int], other: frozenset[int]) -> None:
-    union = sequence.union(sequence.of(one), sequence.of(other))
-    minus = sequence.minus(sequence.of(one), sequence.of(other))
-    assert union == sequence.of(one | other)
-    assert minus == sequence.of(one - other)
+    union = ranges.union(ranges.of(one), ranges.of(other))
+    minus = ranges.minus(ranges.of(one), ranges.of(other))
+    assert union == ranges.of(one | other)
+    assert minus == ranges.of(one - other)
     # What is taken away may be in ranges that touch.
-    assert sequence.minus(sequence.of(one), [(n, n) for n in sorted(other)]) == minus
+    assert ranges.minus(ranges.of(one), [(n, n) for n in sorted(other)]) == minus
 
 
 @unhurried
 @given(number_sets, numbers)
 def test_contains(some: frozenset[int], n: int) -> None:
-    assert sequence.contains(sequence.of(some), n) == (n in some)
+    assert ranges.contains(ranges.of(some), n) == (n in some)
 
 
 @unhurried
 @given(number_sets, st.integers(0, 60))
 def test_through_and_missing(some: frozenset[int], known: int) -> None:
-    ranges = sequence.of(some)
-    through = sequence.through(ranges)
+    found = ranges.of(some)
+    through = ranges.through(found)
     assert set(range(1, through + 1)) <= some
     assert through + 1 not in some
-    assert members(sequence.missing(ranges, known)) == set(range(1, known + 1)) - some
+    assert members(ranges.missing(found, known)) == set(range(1, known + 1)) - some
 
 
 def test_the_last_number_there_is() -> None:
-    ranges = sequence.add(((1, 5),), SEQ_MAX)
-    assert ranges == ((1, 5), (SEQ_MAX, SEQ_MAX))
-    assert sequence.missing(ranges, SEQ_MAX) == ((6, SEQ_MAX - 1),)
+    found = ranges.add(((1, 5),), SEQ_MAX)
+    assert found == ((1, 5), (SEQ_MAX, SEQ_MAX))
+    assert ranges.missing(found, SEQ_MAX) == ((6, SEQ_MAX - 1),)
 
 
 @unhurried
 @given(number_sets, number_sets, st.integers(0, 60))
 def test_a_confirm_never_claims_what_is_not_there(stored: frozenset[int], dropped: frozenset[int], known: int) -> None:
-    ledger = Ledger("e1", sequence.of(stored), sequence.of(dropped), known)
+    ledger = Ledger("e1", ranges.of(stored), ranges.of(dropped), known)
     told = sequence.confirm(ledger)
     assert told.highest == max(stored, default=0)
     assert_confirm_is_true(told, stored | dropped)
@@ -96,7 +98,7 @@ def test_a_confirm_never_claims_what_is_not_there(stored: frozenset[int], droppe
 @given(st.integers(MISSING_RANGES_MAX - 2, MISSING_RANGES_MAX + 40), st.booleans())
 def test_with_more_gaps_than_a_confirm_can_name_the_unnamed_are_not_taken_for_stored(count: int, first: bool) -> None:
     stored = set(range(1 if first else 2, 2 * count + 2, 2))
-    told = sequence.confirm(Ledger("e1", sequence.of(stored), (), max(stored)))
+    told = sequence.confirm(Ledger("e1", ranges.of(stored), (), max(stored)))
     gaps = sorted(set(range(1, max(stored))) - stored)
     assert told.missing == [(n, n) for n in gaps[:MISSING_RANGES_MAX]]
     assert (told.highest == max(stored)) == (len(gaps) <= MISSING_RANGES_MAX)
@@ -137,7 +139,7 @@ def test_spans_laid_over_each_other(laid: list[tuple[Range, str | None]]) -> Non
 
 
 def test_a_hundred_million_numbers_are_one_range() -> None:
-    ranges = sequence.union([(1, 50_000_000)], [(50_000_001, 100_000_000)])
-    assert ranges == ((1, 100_000_000),)
-    assert sequence.add(ranges, 100_000_001) == ((1, 100_000_001),)
+    found = ranges.union([(1, 50_000_000)], [(50_000_001, 100_000_000)])
+    assert found == ((1, 100_000_000),)
+    assert ranges.add(found, 100_000_001) == ((1, 100_000_001),)
     assert sequence.overlay([Span(1, 100_000_000)], Span(7, 9, "disk full")) == [Span(1, 100_000_000)]
