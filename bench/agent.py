@@ -106,16 +106,21 @@ def _agent(directory: Path, load: Load, ports: list[int], broker_port: int) -> d
 
 
 def _device(at: int, port: int, load: Load) -> dict[str, Any]:
-    tags = scenario.mixed() + (scenario.info() if load.info else [])
-    listed = [{"name": tag.name, "address": f"holding:{tag.address}", "type": tag.type} for tag in tags]
+    tags = load.chosen() + (scenario.info() if load.info else [])
     return {
         "name": f"plc-{at}",
         "machine": f"machine-{at}",
         "protocol": "modbus",
         "host": HOST,
         "port": port,
-        "groups": [{"period_s": load.period_s, "tags": listed}],
+        "groups": [_group(at, load, tags) for at in range(load.groups)],
     }
+
+
+def _group(at: int, load: Load, tags: list[scenario.Tag]) -> dict[str, Any]:
+    prefix = "" if load.groups == 1 else f"g{at}-"
+    listed = [{"name": prefix + tag.name, "address": f"holding:{tag.address}", "type": tag.type} for tag in tags]
+    return {"name": f"group-{at}", "period_s": load.period_s, "tags": listed}
 
 
 class Receiver:
@@ -189,6 +194,6 @@ def stop_and_check(
     rows = receiver.rows()
     if rows != (read, read):
         raise RunFailed(f"read {read:,}, stored {rows[0]:,}, of them distinct {rows[1]:,}")
-    if not (polled["whole"] - load.devices) * load.tags <= read <= polled["scans"] * load.tags:
+    if not (polled["whole"] - load.devices * load.groups) * load.tags <= read <= polled["scans"] * load.tags:
         raise RunFailed(f"the plant answered {polled['whole']:,} whole scans, and the agent counts {read:,} readings")
     return polled

@@ -40,25 +40,34 @@ class Load:
     """`devices` × 1,000 tags, each device read every `period_s`; `info`: the info registers are read, too.
 
     `batch_s`: how long readings are collected for one message, where a contestant can be told; 0: one scan per message.
+    `tags_each`: fewer than 1,000 tags of a device; `groups`: poll groups of each device, all over the same registers.
     """
 
     devices: int = 1
     period_s: float = 1.0
     info: bool = False
     batch_s: float = 1.0
+    tags_each: int = TAGS
+    groups: int = 1
 
     @property
     def tags(self) -> int:
-        """Tags of one device."""
-        return TAGS + (2 if self.info else 0)
+        """Tags of one scan: of one poll group of a device."""
+        return self.tags_each + (2 if self.info else 0)
 
     @property
     def rate(self) -> float:
         """Samples per second, without the info registers."""
-        return self.devices * TAGS / self.period_s
+        return self.devices * self.groups * self.tags_each / self.period_s
+
+    def chosen(self) -> list[Tag]:
+        """The tags of a scan, info registers left out: from both ends, so that the plant sees whole scans."""
+        tags = mixed()
+        return tags if self.tags_each == TAGS else tags[: self.tags_each // 2] + tags[-(self.tags_each // 2) :]
 
     def __str__(self) -> str:
-        return f"{self.devices} × {TAGS:,} tags every {self.period_s:g} s"
+        groups = "" if self.groups == 1 else f"{self.groups} groups × "
+        return f"{self.devices} × {groups}{self.tags_each:,} tags every {self.period_s:g} s"
 
 
 def mixed() -> list[Tag]:

@@ -24,8 +24,8 @@ DRAIN_S_MAX = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """`samples` that were held on disk. Both rates from its first
-    message of any kind after the outage: to the arrival of the last sample, and to the confirm that covers it."""
+    """`samples` that were held on disk. Both rates from the first of them to arrive after the outage: to the arrival of
+    the last, and to the confirm that covers it."""
 
     samples: int
     arrived_per_s: float
@@ -62,8 +62,8 @@ def backlog(directory: Path, contestant: Contestant, *, build_s: float, load: Lo
 
 def _drain(contestant: Contestant, messages: list[Message], earlier: int, samples: int, disk: int) -> Drain:
     since = messages[earlier:]
-    # The first word of whatever kind: it is connected again. How long it waits between attempts is not drain.
-    first_us = next(message.arrived_us for message in since if not message.topic.endswith("/confirm"))
+    # How long it waits between attempts, and until somebody has subscribed again, is not drain.
+    first_us = next(message.arrived_us for message in since if contestant.has_samples(message))
     last_us = max(message.arrived_us for message in since if contestant.has_samples(message))
     confirmed_us = _confirmed_us(messages) if isinstance(contestant, Holdfast) else last_us
     return Drain(

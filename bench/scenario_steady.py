@@ -45,7 +45,7 @@ def steady(
             time.sleep(max(0.0, seconds / windows - load.period_s))
             ended_scans, ended_s = run.next_scan()
             after = process.cost()
-            samples, span_s, cpu_s = (ended_scans - scans) * TAGS, ended_s - begun_s, after.cpu_s - before.cpu_s
+            samples, span_s, cpu_s = (ended_scans - scans) * load.tags, ended_s - begun_s, after.cpu_s - before.cpu_s
             found.append((samples / span_s, samples / cpu_s, 100 * cpu_s / span_s, after.rss_bytes / 1e6))
         requests = run.check_all_stored() if receiver else run.check_all_received(GRACE_S)
     rate, per_cpu_s, percent, rss_mb = (statistics.median(column) for column in zip(*found, strict=True))
