@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test lint unit bench lock schemas clean
+.PHONY: demo test lint unit bench faults lock schemas clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -26,6 +26,11 @@ unit: $(VENV)/.dev
 
 bench: $(VENV)/.dev servers
 	@$(BIN)/python -m bench $(BENCH)
+
+# Every fault that docs/reliability.md lists, on real processes; one row: make faults FAULTS="--row kill-agent"
+faults: $(VENV)/.dev servers
+	@bash tests/faults/ensure-faults.sh
+	@$(BIN)/python -m tests.faults $(FAULTS)
 
 # The test servers that pip cannot install.
 .PHONY: servers
@@ -56,6 +61,7 @@ lock:
 	$(UV_LOCK) --extra demo --group dev -o locks/dev.txt
 	$(UV_LOCK) --extra demo --group build -c locks/dev.txt -o locks/demo.txt
 	$(UV_LOCK) --extra gateway -c locks/dev.txt -o locks/gateway.txt
+	$(UV_LOCK) --extra gateway --extra opcua -c locks/dev.txt -o locks/gateway-opcua.txt
 	$(UV_LOCK) --extra cloud -c locks/dev.txt -o locks/cloud.txt
 
 clean:

@@ -1,20 +1,23 @@
 """Scans in, drafts of batches out: rows become columns. Pure: no clock, no disk.
 
-Collects per machine and poll group. A draft is closed when it might pass `bytes_max` by a safe estimate (each number
-and text in full, each name once), so that no batch is ever larger than what brokers take, however badly it compresses.
+Collects per machine and priority, and in there per poll group. A draft is closed when it might pass `bytes_max` by a
+safe estimate (each number and text in full; each name once, where the encoder repeats names), so that no batch is ever
+larger than what brokers take, however badly it compresses.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from agent.blocks import REASON_MAX
-from agent.definitions import Encoder
-from agent.outbox.contract import Draft, Encoded
+from agent.definitions import Encoder, GroupScans
+from agent.outbox.contract import Draft, Encoded, Lane
 from protocols.field.contract import Group, Scan
 from protocols.uplink.columns import TEXT_MAX
+from protocols.values import ValueType
 
 BATCH_BYTES_MAX = 100_000
 _GROUP_BYTES = 256  # a block's own parts, and the message's frame
@@ -25,10 +28,28 @@ _ROW_BYTES = 4  # a reading's row, where the scan does not hold the whole group
 _FAULT_BYTES = 24  # what a reading's quality, absence and reason cost beside the reason's text
 
 
+class Made(NamedTuple):
+    """A batch's final bytes, and whose they are."""
+
+    lane: Lane
+    seq: int
+    encoded: Encoded
+
+
+class _About(NamedTuple):
+    """Of a group: how many blocks it makes in a batch, and what all its names cost where they are repeated there."""
+
+    group: Group
+    blocks: int
+    name_bytes: int
+    has_texts: bool
+
+
 @dataclass
 class _Open:
-    """The batch of one machine that is being filled. Groups by identity, because to hash one is to hash all its tags.
+    """The batch of one machine and priority that is being filled.
 
+    `scans`, `named`: by group, by identity, because to hash one is to hash all its tags.
     `named`: the tags of each group whose names it pays for already, by position; None: all of them.
     """
 
@@ -37,21 +58,23 @@ class _Open:
     bytes: int = 0
     readings: int = 0
 
-    def cost(self, scan: Scan, all_names: Callable[[Group], int]) -> int:
+    def cost(self, scan: Scan, about: _About) -> int:
         """By how many bytes it grows with this scan, at most."""
         group, named = scan.group, self.named.get(id(scan.group), set())
-        size = _scan_bytes(scan) if id(group) in self.named else _scan_bytes(scan) + _GROUP_BYTES
-        if named is None:
+        size = _scan_bytes(scan, about.has_texts)
+        if id(group) not in self.named:
+            size += about.blocks * _GROUP_BYTES
+        if named is None or not about.name_bytes:
             return size
         if scan.indexes is None:
-            return size + all_names(group)
+            return size + about.name_bytes
         return size + _name_bytes(group, set(scan.indexes) - named)
 
-    def take(self, scan: Scan, cost: int) -> None:
+    def take(self, scan: Scan, cost: int, about: _About) -> None:
         """Put it in."""
         self.scans.setdefault(id(scan.group), []).append(scan)
         named = self.named.setdefault(id(scan.group), set())
-        if scan.indexes is None:
+        if scan.indexes is None or not about.name_bytes:
             self.named[id(scan.group)] = None
         elif named is not None:
             named.update(scan.indexes)
@@ -59,13 +82,28 @@ class _Open:
         self.readings += len(scan)
 
 
-@dataclass(frozen=True, slots=True)
 class Filled:
-    """A draft with how many readings it holds, and about how much memory."""
+    """A draft with how many readings it holds, and about how much memory.
 
-    draft: Draft
-    readings: int
-    bytes: int
+    `made`: what was encoded last, with its lane and number; None before that. Once the outbox has taken the draft,
+    these are the bytes that it holds.
+    """
+
+    __slots__ = ("_encoder", "_groups", "_machine", "bytes", "draft", "made", "readings")
+
+    def __init__(self, machine: str, priority: int, groups: Sequence[GroupScans], encoder: Encoder, size: int) -> None:
+        self._machine = machine
+        self._groups = groups
+        self._encoder = encoder
+        self.bytes = size
+        self.readings = sum(len(scan) for scans in groups for scan in scans)
+        self.made: Made | None = None
+        self.draft = Draft(machine, self._encode, self.readings, priority)
+
+    def _encode(self, epoch: str, seq: int) -> Encoded:
+        encoded = self._encoder.encode(epoch, seq, self._groups)
+        self.made = Made(Lane(self._machine, epoch), seq, encoded)
+        return encoded
 
 
 class Batcher:
@@ -75,14 +113,17 @@ class Batcher:
         self._encoder = encoder
         self._machines = machines
         self._bytes_max = bytes_max
-        self._open: dict[str, _Open] = {}
+        self._open: dict[tuple[str, int], _Open] = {}  # by machine and priority
         self._filled: list[Filled] = []
-        self._name_bytes: dict[int, tuple[Group, int]] = {}  # of whole groups, by identity
+        self._known: dict[int, _About] = {}  # by identity
 
-    def _all_names(self, group: Group) -> int:
-        if id(group) not in self._name_bytes:
-            self._name_bytes[id(group)] = group, _name_bytes(group, range(len(group.tags)))
-        return self._name_bytes[id(group)][1]
+    def _about(self, group: Group) -> _About:
+        about = self._known.get(id(group))
+        if about is None:
+            names = _name_bytes(group, range(len(group.tags))) if self._encoder.repeats_names else 0
+            has_texts = any(tag.value_type is ValueType.STRING for tag in group.tags)
+            about = self._known[id(group)] = _About(group, self._encoder.blocks(group), names, has_texts)
+        return about
 
     @property
     def full(self) -> bool:
@@ -93,34 +134,32 @@ class Batcher:
         """Take one scan in. One that is larger than a batch is split."""
         if not len(scan):
             return
-        machine = self._machines[scan.group.device]
-        batch = self._open.setdefault(machine, _Open())
-        cost = batch.cost(scan, self._all_names)
+        key = self._machines[scan.group.device], scan.group.priority
+        batch = self._open.get(key)
+        if batch is None:
+            batch = self._open[key] = _Open()
+        about = self._about(scan.group)
+        cost = batch.cost(scan, about)
         if batch.bytes + cost <= self._bytes_max:
-            batch.take(scan, cost)
+            batch.take(scan, cost, about)
         elif batch.readings:
-            self._close(machine)
+            self._close(key)
             self.add(scan)
         elif len(scan) > 1:
             evenly = cost * 10 // (self._bytes_max * 9) + 1  # readings differ in size: aim at nine tenths
             for piece in _pieces(scan, min(len(scan), evenly)):
                 self.add(piece)
         else:
-            batch.take(scan, cost)
+            batch.take(scan, cost, about)
 
-    def _close(self, machine: str) -> None:
-        batch = self._open.pop(machine)
-        groups, encoder = list(batch.scans.values()), self._encoder
-
-        def encoded(epoch: str, seq: int) -> Encoded:
-            return encoder.encode(epoch, seq, groups)
-
-        self._filled.append(Filled(Draft(machine, encoded), batch.readings, batch.bytes))
+    def _close(self, key: tuple[str, int]) -> None:
+        batch = self._open.pop(key)
+        self._filled.append(Filled(*key, list(batch.scans.values()), self._encoder, batch.bytes))
 
     def drain(self) -> list[Filled]:
-        """All that was taken in so far, in order per machine."""
-        for machine in list(self._open):
-            self._close(machine)
+        """All that was taken in so far, in order per machine and priority."""
+        for key in list(self._open):
+            self._close(key)
         filled, self._filled = self._filled, []
         return filled
 
@@ -129,9 +168,10 @@ def _indexes(scan: Scan) -> Sequence[int]:
     return range(len(scan.values)) if scan.indexes is None else scan.indexes
 
 
-def _scan_bytes(scan: Scan) -> int:
+def _scan_bytes(scan: Scan, has_texts: bool) -> int:
+    """A text that a driver gives for a tag of another type is not sent."""
     each = _READING_BYTES if scan.indexes is None else _READING_BYTES + _ROW_BYTES
-    texts = sum(_text_bytes(value, TEXT_MAX) for value in scan.values if type(value) is str)
+    texts = sum(_text_bytes(value, TEXT_MAX) for value in scan.values if type(value) is str) if has_texts else 0
     reasons = sum(_text_bytes(reason, REASON_MAX) for reason in scan.reasons.values())
     faults = 0 if scan.quality is None else sum(1 for code in scan.quality if code)
     return _SCAN_BYTES + len(scan) * each + texts + reasons + faults * _FAULT_BYTES

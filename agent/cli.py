@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
-from agent.commands.check import check
-from agent.commands.init import init
-from agent.commands.read import read
-from agent.commands.run import run
-from agent.commands.schema import schema
-from agent.commands.status import status
+import typer
+
 from protocols.program import console
-from protocols.program.commandline import command_line
+from protocols.program.commandline import add_commands, command_line
 
-app = command_line(
-    "holdfast",
-    "Holdfast's gateway agent: carries every reading from the plant floor to the cloud, and can prove it.",
+PURPOSE = "Holdfast's gateway agent: carries every reading from the plant floor to the cloud, and can prove it."
+COMMANDS = (
+    "init",
+    "check",
+    "read",
+    "run",
+    "status",
+    "why",
+    "probe",
+    "scan",
+    "plan",
+    "browse",
+    "write",
+    "schema",
+    "device",
+    "tags",
+    "opcua",
 )
-for command in (init, check, read, run, status, schema):
-    app.command()(command)
+"""In the order in which --help lists them. Each is a module of `agent.commands`, with a function or group so named."""
+
+
+def app(argv: Sequence[str] = ()) -> typer.Typer:
+    """The command line, with what these arguments need of it."""
+    return add_commands(command_line("holdfast", PURPOSE), "agent.commands", COMMANDS, argv)
 
 
 def main() -> int:
     """The entry point `holdfast`."""
-    return console.run(app, sys.argv[1:], prog="holdfast")
+    argv = sys.argv[1:]
+    return console.run(app(argv), argv, prog="holdfast")
 
 
 if __name__ == "__main__":

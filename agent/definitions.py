@@ -2,22 +2,25 @@
 
 A group's definition is made with its first batch. It is renewed when the batches since then have grown to RENEW_RATIO
 times its own size, which keeps the cost of definitions below two per cent: the values that it expects then follow the
-plant. It is renewed sooner, with growing patience, while batches need more decimals than it expects.
+plant. It is renewed sooner, with growing patience, while batches need more decimals than it expects. A wide group has
+a definition for each of its parts (agent/parts.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from agent.blocks import block
 from agent.outbox.contract import Encoded, GroupDefinition
+from agent.parts import Part, cut, parts
 from protocols.field.contract import Group, Scan
 from protocols.uplink import definition as definitions
 from protocols.uplink.batch import Batch
 from protocols.uplink.definition import Definition, Referring, pack_referring
-from protocols.uplink.envelope import encode, encode_referring
+from protocols.uplink.envelope import REFERRING, encode, encode_referring
+from protocols.uplink.frames import FrameError, unpack
 from protocols.uplink.rows import RowPacker
 from protocols.uplink.streams import XOR
 
@@ -29,7 +32,12 @@ GroupScans = Sequence[Scan]
 
 
 class Encoder(Protocol):
-    """Makes a message of the scans of one batch."""
+    """Makes a message of the scans of one batch. `repeats_names`: names and units stand in each."""
+
+    repeats_names: bool
+
+    def blocks(self, group: Group) -> int:
+        """How many blocks a batch has for this group, at most."""
 
     def encode(self, epoch: str, seq: int, groups: Sequence[GroupScans]) -> Encoded: ...
 
@@ -62,20 +70,44 @@ class _Entry:
 
 
 class Book:
-    """Encodes batches in the referring form. Calling twice for the same number is harmless."""
+    """Encodes batches in the referring form. Calling twice for the same number is harmless.
 
-    def __init__(self, gateway: str) -> None:
+    `groups`: all that there are, so that no part of a wide one gets another's name.
+    """
+
+    repeats_names = False
+
+    def __init__(self, gateway: str, groups: Iterable[Group] = ()) -> None:
         self._gateway = gateway
         self._entries: dict[tuple[str, str], _Entry] = {}
+        self._taken: dict[str, set[str]] = {}  # device → names of groups and their parts
+        self._parts: dict[int, tuple[Group, list[Part]]] = {}  # by identity: to hash a group is to hash all its tags
+        for group in groups:
+            self._taken.setdefault(group.device, set()).add(group.name)
 
     def encode(self, epoch: str, seq: int, groups: Sequence[GroupScans]) -> Encoded:
         """The message, and every definition that it refers to."""
+        groups = [piece for scans in groups for piece in self._pieces(scans)]
         entries = [self._entry(epoch, scans) for scans in groups]
         packed = [self._pack(entry, scans) for entry, scans in zip(entries, groups, strict=True)]
         payload = encode_referring(seq, packed)
         for entry in entries:
             entry.bytes += len(payload) // len(entries)
         return Encoded(payload, tuple(entry.stored for entry in entries))
+
+    def blocks(self, group: Group) -> int:
+        """One for each part."""
+        return len(self._parts_of(group))
+
+    def _parts_of(self, group: Group) -> list[Part]:
+        if id(group) not in self._parts:
+            self._parts[id(group)] = group, parts(group, self._taken.setdefault(group.device, {group.name}))
+        return self._parts[id(group)][1]
+
+    def _pieces(self, scans: GroupScans) -> list[GroupScans]:
+        """By the parts of their group."""
+        found = self._parts_of(scans[0].group)
+        return [scans] if len(found) == 1 else [piece for part in found if (piece := cut(part, scans))]
 
     def _pack(self, entry: _Entry, scans: GroupScans) -> Referring:
         referring = None
@@ -111,11 +143,28 @@ class Book:
         return _Entry(group, made, stored, RowPacker(stored.ref, made), patience)
 
 
+def references(payload: bytes) -> list[bytes]:
+    """The definitions that a message of ours refers to; none where that cannot be told: the receiver judges it."""
+    try:
+        value = unpack(payload)
+    except FrameError:
+        return []
+    if not isinstance(value, list) or len(value) != 3 or value[0] != REFERRING:
+        return []
+    return [block[0] for block in value[2]]
+
+
 class SelfContained:
     """Encodes batches so that each is decodable alone, for receivers that are not ours."""
 
+    repeats_names = True
+
     def __init__(self, gateway: str) -> None:
         self._gateway = gateway
+
+    def blocks(self, group: Group) -> int:
+        """One."""
+        return 1
 
     def encode(self, epoch: str, seq: int, groups: Sequence[GroupScans]) -> Encoded:
         """The message; it refers to nothing."""

@@ -1,14 +1,22 @@
-"""Finds a protocol's driver by its name: the module protocols/field/{name}.py, or an entry point `holdfast.drivers`."""
+"""Finds a protocol's driver by its name: the module protocols/field/{name}.py, or an entry point `holdfast.drivers`.
+
+And makes the driver of a device.
+"""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Sequence
 from importlib.metadata import entry_points
-from typing import cast
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from protocols import field
-from protocols.field.contract import DriverModule
+from protocols.field.contract import Driver, DriverModule, Group, KeepsFiles
+
+if TYPE_CHECKING:
+    from agent.settings import Device
 
 ENTRY_POINTS = "holdfast.drivers"
 _OFFERS = ("Settings", "TagSettings", "GroupSettings", "tag", "driver")
@@ -29,3 +37,16 @@ def known() -> list[str]:
     """The names that `find` knows, sorted."""
     own = [module.name for module in pkgutil.iter_modules(field.__path__) if find(module.name) is not None]
     return sorted({*own, *entry_points(group=ENTRY_POINTS).names})
+
+
+def make(device: Device, groups: Sequence[Group], data_dir: str | Path) -> Driver:
+    """The driver of a device for some of its groups, not yet connected."""
+    driver = device.module.driver(device.name, device.settings, groups)
+    if isinstance(driver, KeepsFiles):
+        driver.keep_in(files(data_dir, device.protocol))
+    return driver
+
+
+def files(data_dir: str | Path, protocol: str) -> Path:
+    """Where the drivers of a protocol keep their files."""
+    return Path(data_dir) / protocol

@@ -7,11 +7,13 @@ import ipaddress
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
-from agent.outbox.contract import Held, OutboxStats
+from agent.outbox.contract import Held, Lane, OutboxStats
 from agent.poller import DeviceState
 from protocols.uplink.status import (
+    OTHERS_MAX,
     Buffer,
     Clock,
     DeviceLink,
@@ -21,26 +23,43 @@ from protocols.uplink.status import (
     Status,
 )
 
-RATE_SAMPLES = 60
+RATE_SAMPLES = 150
 DROPPED_TOLD_MAX = 200
+DROPPED_TOLD_OF_ALL = 1000
+OTHER_LANES_MAX = 200
 REASON_MAX = 500
 REASONS_BYTES = 60_000  # of all devices together, so that the status stays below what the receiver takes
 
 
 class FillRate:
-    """How fast the outbox fills, from its size at the last heartbeats. Pure."""
+    """How fast batches come, from how many bytes were ever stored, told every few seconds, in one place. Pure."""
 
     def __init__(self) -> None:
         self._samples: deque[tuple[float, int]] = deque(maxlen=RATE_SAMPLES)
 
-    def full_in_s(self, now_s: float, held_bytes: int, limit_bytes: int) -> int | None:
-        """Seconds until the limit is reached at the rate of the last ten minutes; None while it is not filling."""
-        self._samples.append((now_s, held_bytes))
-        first_s, first_bytes = self._samples[0]
-        grown = held_bytes - first_bytes
-        if grown <= 0 or now_s - first_s < 1:
+    def stored(self, now_s: float, bytes_ever: int) -> None:
+        """So many bytes were stored since the start."""
+        self._samples.append((now_s, bytes_ever))
+
+    def lasts_s(self, room_bytes: int) -> int | None:
+        """Seconds for which the room would last at the rate of the last minutes; None while nothing comes."""
+        if not self._samples:
             return None
-        return int(max(0, limit_bytes - held_bytes) / (grown / (now_s - first_s)))
+        (first_s, first_bytes), (last_s, last_bytes) = self._samples[0], self._samples[-1]
+        if last_bytes <= first_bytes or last_s - first_s < 1:
+            return None
+        return int(room_bytes / ((last_bytes - first_bytes) / (last_s - first_s)))
+
+
+def room_bytes(stats: OutboxStats, free_disk_bytes: int) -> int:
+    """What the outbox could still take if nothing were confirmed: kept batches give way.
+
+    `free_disk_bytes`: what is to stay free of the disk.
+    """
+    room = stats.limit_bytes - stats.bytes
+    if stats.disk_free_bytes is not None:
+        room = min(room, stats.disk_free_bytes - free_disk_bytes + stats.kept_bytes)
+    return max(0, room)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,37 +70,24 @@ class Figures:
     version: str
     session: int
     epoch: str
+    instance: str
+    host: str
     now_us: int
     uptime_s: float
     broker_host: str
     stats: OutboxStats
     full_in_s: int | None
-    held: Mapping[str, Held]
-    sent: Mapping[str, int]
+    held: Mapping[Lane, Held]
+    sent: Mapping[Lane, int]
     devices: Mapping[str, tuple[str, DeviceState]]  # device → (machine, state)
     readings_lost: int
     clock_synchronised: bool | None
     config_hash: str
+    certificate_days_left: int | None = None
 
 
 def build(f: Figures) -> Status:
     """The `online` status."""
-    oldest_us = f.stats.oldest_us
-    buffer = Buffer(
-        queued_messages=f.stats.batches,
-        bytes=f.stats.bytes,
-        limit_bytes=f.stats.limit_bytes,
-        oldest_sec=None if oldest_us is None else max(0, (f.now_us - oldest_us) // 1_000_000),
-        full_in_sec=f.full_in_s,
-    )
-    machines = {
-        name: MachineNumbers(
-            last_seq=held.last,
-            sent_seq=f.sent.get(name, 0),
-            dropped=[(d.first, d.last, d.reason) for d in held.dropped[:DROPPED_TOLD_MAX]],
-        )
-        for name, held in f.held.items()
-    }
     reason_max = min(REASON_MAX, REASONS_BYTES // max(1, len(f.devices)))
     devices = {
         name: DeviceLink(
@@ -93,19 +99,61 @@ def build(f: Figures) -> Status:
         )
         for name, (machine, state) in f.devices.items()
     }
+    numbers = _numbers(f)
     return Status(
         timestamp=f.now_us // 1000,
         state="online",
         session=f.session,
         epoch=f.epoch,
+        instance=f.instance,
+        host=f.host,
         gateway=GatewayInfo(thing_name=f.thing, version=f.version, uptime_sec=int(f.uptime_s)),
-        health=Health(internet=internet(f.broker_host), mqtt="ok", plc_link=_plc_link(f.devices), buffer=buffer),
-        machines=machines,
+        health=Health(internet=internet(f.broker_host), mqtt="ok", plc_link=_plc_link(f.devices), buffer=_buffer(f)),
+        machines={lane.machine: one for lane, one in numbers.items() if lane.epoch == f.epoch},
+        others=_others(f, numbers),
         devices=devices,
-        dropped_count=f.stats.dropped + f.readings_lost,
+        dropped_count=f.stats.dropped,
+        dropped_readings=f.stats.dropped_readings + f.readings_lost,
         clock=Clock(synchronised=f.clock_synchronised),
         config_hash=f.config_hash,
+        certificate_days_left=f.certificate_days_left,
     )
+
+
+def _buffer(f: Figures) -> Buffer:
+    oldest_us = f.stats.oldest_us
+    return Buffer(
+        queued_messages=f.stats.batches,
+        bytes=f.stats.bytes,
+        kept_bytes=f.stats.kept_bytes,
+        limit_bytes=f.stats.limit_bytes,
+        oldest_sec=None if oldest_us is None else max(0, (f.now_us - oldest_us) // 1_000_000),
+        full_in_sec=f.full_in_s,
+    )
+
+
+def _numbers(f: Figures) -> dict[Lane, MachineNumbers]:
+    told_max = min(DROPPED_TOLD_MAX, max(1, DROPPED_TOLD_OF_ALL // max(1, len(f.held))))
+    return {
+        lane: MachineNumbers(
+            last_seq=held.last,
+            sent_seq=f.sent.get(lane, 0),
+            dropped=[(d.first, d.last, d.reason) for d in held.dropped[:told_max]],
+        )
+        for lane, held in f.held.items()
+    }
+
+
+def _others(f: Figures, numbers: Mapping[Lane, MachineNumbers]) -> dict[str, dict[str, MachineNumbers]]:
+    """Of the other epochs, first those that somebody waits for."""
+    lanes = [lane for lane in f.held if lane.epoch != f.epoch]
+    lanes.sort(key=lambda lane: not (f.held[lane].waiting or f.held[lane].dropped))
+    others: dict[str, dict[str, MachineNumbers]] = {}
+    for lane in lanes[:OTHER_LANES_MAX]:
+        of_machine = others.setdefault(lane.machine, {})
+        if len(of_machine) < OTHERS_MAX:
+            of_machine[lane.epoch] = numbers[lane]
+    return others
 
 
 def _link_state(state: str) -> Literal["ok", "bad", "away", "starting"]:
@@ -136,9 +184,18 @@ def internet(broker_host: str) -> Literal["ok", "unknown"]:
 
 def clock_synchronised() -> bool | None:
     """What the kernel says (adjtimex(2): TIME_ERROR = 5 means not synchronised); None where it says nothing."""
+    libc = _libc()
+    if libc is None:
+        return None
+    state: int = libc.adjtimex(ctypes.create_string_buffer(512))  # struct timex of zeros: modes 0 only reads
+    return None if state < 0 else state != 5
+
+
+@cache
+def _libc() -> ctypes.CDLL | None:
+    """The C library, where it knows of clocks."""
     try:
         libc = ctypes.CDLL(None, use_errno=True)
-        state: int = libc.adjtimex(ctypes.create_string_buffer(512))  # struct timex of zeros: modes 0 only reads
-    except (OSError, AttributeError):
+    except OSError:
         return None
-    return None if state < 0 else state != 5
+    return libc if hasattr(libc, "adjtimex") else None

@@ -8,21 +8,26 @@ while, say goodbye, close the outbox.
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from agent import heartbeat
+from agent import drivers, heartbeat
 from agent.batcher import Batcher
+from agent.bell import Bell
+from agent.certificate import Certificate
 from agent.definitions import Book, SelfContained
-from agent.outbox.contract import Outbox, OutboxError
+from agent.devicememory import DeviceMemory
+from agent.outbox.contract import Held, Lane, Outbox, OutboxError, OutboxStats
 from agent.outbox.disk import DiskOutbox
 from agent.outbox.worker import OutboxWorker
 from agent.pipeline import Pipeline
 from agent.poller import Poller
-from agent.settings import Configuration
+from agent.settings import Configuration, Device
 from agent.statusfile import write_status
 from agent.uplink.forwarder import Forwarder
+from agent.uplink.fresh import Fresh
 from protocols.program import notify
 from protocols.program.logs import get_logger
 from protocols.program.tasks import Tasks
@@ -49,35 +54,40 @@ class Agent:
                 data_dir / "outbox",
                 limit_bytes=settings.outbox.limit_bytes,
                 reserve_bytes=settings.outbox.reserve_bytes,
+                age_max_s=settings.outbox.age_max_s,
+                grace_s=settings.outbox.grace_s,
+                free_disk_bytes=settings.outbox.free_disk_bytes,
+                thin_out=settings.outbox.when_full == "thin",
             )
         )
         thing = settings.gateway.thing
-        encoder = Book(thing) if settings.delivery == "confirmed" else SelfContained(thing)
+        groups = [group for device in configuration.devices for group in device.groups]
+        encoder = Book(thing, groups) if settings.delivery == "confirmed" else SelfContained(thing)
         self._batcher = Batcher(encoder, {d.name: d.machine for d in configuration.devices})
         self._pipeline = Pipeline(
             self._batcher, self._worker, settings.batch.interval_s, self._on_appended, self._ping_watchdog
         )
-        self._pollers = {
-            device.name: Poller(
-                device.name,
-                device.module.driver(device.name, device.settings, device.groups),
-                device.groups,
-                self._pipeline.take,
-                self._on_change,
-            )
-            for device in configuration.devices
-        }
+        self._pollers = {device.name: self._poller(device, data_dir / "devices") for device in configuration.devices}
         self._machine_of = {device.name: device.machine for device in configuration.devices}
         self._started_s = time.monotonic()
         self._fill_rate = heartbeat.FillRate()
         self._forwarder: Forwarder | None = None
-        self._status_now = asyncio.Event()
+        self._outbox: Outbox | None = None  # its properties; all else goes through the worker
+        self._bell = Bell()
+        self._tend_trouble = ""
+        self._certificate = Certificate(configuration.settings.broker.tls)
+
+    def _poller(self, device: Device, memories: Path) -> Poller:
+        driver = drivers.make(device, device.groups, self._configuration.settings.data_dir)
+        memory = DeviceMemory(memories / f"{device.name}.json", device.name, driver)
+        return Poller(device.name, driver, device.groups, self._pipeline.take, self._on_change, memory)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Until `stopping`. Raises OutboxError where the outbox cannot be opened, TaskDied where a part fails."""
-        outbox = await self._worker.open()
+        self._outbox = outbox = await self._worker.open()
         try:
-            self._forwarder = self._make_forwarder(outbox.epoch)
+            self._forwarder = self._make_forwarder(outbox)
+            await self._forwarder.learn()
             async with Tasks(stopping, grace_s=0) as tasks:
                 polling = [tasks.spawn(f"device {name}", poller.run()) for name, poller in self._pollers.items()]
                 storing = tasks.spawn("pipeline", self._pipeline.run())
@@ -99,16 +109,20 @@ class Agent:
         finally:
             await self._worker.close()
 
-    def _make_forwarder(self, epoch: str) -> Forwarder:
+    def _make_forwarder(self, outbox: Outbox) -> Forwarder:
         configuration, settings = self._configuration, self._configuration.settings
+        client_id = settings.broker.client_id or settings.gateway.thing
         return Forwarder(
-            MqttAgentLink(settings.broker, settings.broker.client_id or settings.gateway.thing),
+            MqttAgentLink(settings.broker, client_id),
             self._worker,
             configuration.gateway,
             configuration.machines,
             self._status,
-            epoch,
+            lambda: outbox.epoch,
             settings.delivery,
+            instance=lambda: outbox.instance,
+            client_id=client_id,
+            backlog_bytes_per_s=settings.uplink.backlog_bytes_per_s,
         )
 
     async def _finish(self, sending: asyncio.Task[None]) -> None:
@@ -135,14 +149,14 @@ class Agent:
 
     # --- what the parts tell each other ---
 
-    def _on_appended(self) -> None:
+    def _on_appended(self, batches: Sequence[Fresh]) -> None:
         if self._forwarder is not None:
-            self._forwarder.wake()
+            self._forwarder.appended(batches)
 
     def _on_change(self) -> None:
         if self._forwarder is not None:
             self._forwarder.beat_now()
-        self._status_now.set()
+        self._bell.ring()
 
     def _ping_watchdog(self) -> None:
         """Called from the working loop: no ping while any device's loop is stuck, or nothing reaches the pipeline."""
@@ -151,43 +165,56 @@ class Agent:
             notify.watchdog()
 
     async def _status(self, session: int) -> Status:
-        settings, forwarder = self._configuration.settings, self._forwarder
-        stats = await self._worker.call(Outbox.stats)
-        held = await self._worker.call(Outbox.held)
-        now_s = time.monotonic()
+        return self._built(session, *await self._worker.run(lambda outbox: (outbox.stats(), outbox.held())))
+
+    def _built(self, session: int, stats: OutboxStats, held: Mapping[Lane, Held]) -> Status:
+        settings, forwarder, outbox = self._configuration.settings, self._forwarder, self._outbox
         return heartbeat.build(
             heartbeat.Figures(
                 thing=settings.gateway.thing,
                 version=program_version(),
                 session=session,
-                epoch="" if forwarder is None else forwarder.epoch,
+                epoch="" if outbox is None else outbox.epoch,
+                instance="" if outbox is None else outbox.instance,
+                host=socket.gethostname()[:255],
                 now_us=time.time_ns() // 1000,
-                uptime_s=now_s - self._started_s,
+                uptime_s=time.monotonic() - self._started_s,
                 broker_host=settings.broker.host,
                 stats=stats,
-                full_in_s=self._fill_rate.full_in_s(now_s, stats.bytes, stats.limit_bytes),
+                full_in_s=self._fill_rate.lasts_s(heartbeat.room_bytes(stats, settings.outbox.free_disk_bytes)),
                 held=held,
-                sent={} if forwarder is None else {name: forwarder.window.sent_seq(name) for name in held},
+                sent={} if forwarder is None else {lane: forwarder.window.sent_seq(lane) for lane in held},
                 devices={name: (self._machine_of[name], poller.state) for name, poller in self._pollers.items()},
                 readings_lost=self._pipeline.readings_lost,
                 clock_synchronised=heartbeat.clock_synchronised(),
                 config_hash=self._configuration.hash,
+                certificate_days_left=self._certificate.days_left(time.time()),
             )
         )
 
     async def _tell(self) -> None:
-        """Keep the status file current, for `holdfast status`."""
+        """Every few seconds let the outbox tend to itself, and keep the status file current for `holdfast status`."""
         while True:
-            self._status_now.clear()
+            stats, held = await self._worker.run(self._tended)
+            self._fill_rate.stored(time.monotonic(), self._pipeline.bytes_stored)
             if self._forwarder is not None:
                 link = self._forwarder.state
                 state = f"connected, {link.protocol}" if link.connected else "not connected"
-                await write_status(self._status_path, await self._status(link.session), state, link.trouble)
-            try:
-                async with asyncio.timeout(STATUS_FILE_S):
-                    await self._status_now.wait()
-            except TimeoutError:
-                pass
+                status = self._built(link.session, stats, held)
+                await write_status(self._status_path, status, state, self._forwarder.trouble)
+            await self._bell.wait(STATUS_FILE_S)
+
+    def _tended(self, outbox: Outbox) -> tuple[OutboxStats, Mapping[Lane, Held]]:
+        """In the outbox's thread. A disk that fails must not end the telling of it."""
+        trouble = ""
+        try:
+            outbox.tend(time.time_ns() // 1000)
+        except OutboxError as error:
+            trouble = str(error)
+        if trouble and not self._tend_trouble:
+            _log.error(trouble)
+        self._tend_trouble = trouble
+        return outbox.stats(), outbox.held()
 
 
 async def _cancelled(*tasks: asyncio.Task[None]) -> None:

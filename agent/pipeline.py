@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from agent.batcher import Batcher, Filled
+from agent.bell import Bell
 from agent.outbox.contract import Outbox, OutboxError
 from agent.outbox.worker import OutboxWorker
+from agent.uplink.fresh import Fresh
 from protocols.field.contract import Scan
 from protocols.program.logs import get_logger
 
@@ -24,14 +26,17 @@ _log = get_logger(part="outbox")
 
 
 class Pipeline:
-    """`on_appended` is called after each append; `on_round` every second, which is the watchdog's sign of life."""
+    """`on_appended` is called after each append with what the outbox has taken.
+
+    `on_round` is called every second, which is the watchdog's sign of life.
+    """
 
     def __init__(
         self,
         batcher: Batcher,
         outbox: OutboxWorker,
         interval_s: float,
-        on_appended: Callable[[], None] = lambda: None,
+        on_appended: Callable[[Sequence[Fresh]], None] = lambda _: None,
         on_round: Callable[[], None] = lambda: None,
     ) -> None:
         self._batcher = batcher
@@ -39,10 +44,11 @@ class Pipeline:
         self._interval_s = interval_s
         self._on_appended = on_appended
         self._on_round = on_round
-        self._wake = asyncio.Event()
+        self._bell = Bell()
         self._waiting: deque[Filled] = deque()
         self._storing: asyncio.Task[None] | None = None
         self._failing = False
+        self.bytes_stored = 0
         self.readings_stored = 0
         self.readings_lost = 0
 
@@ -50,26 +56,21 @@ class Pipeline:
         """Collect one scan."""
         self._batcher.add(scan)
         if self._interval_s == 0 or self._batcher.full:
-            self._wake.set()
+            self._bell.ring()
 
     async def run(self) -> None:
         """Until cancelled; then nothing is lost that `finish` does not store."""
         while True:
             await self._pause(RETRY_S if self._failing else self._interval_s or RETRY_S)
-            self._wake.clear()
             await self._round()
 
     async def _pause(self, pause_s: float) -> None:
-        """Until woken or for `pause_s`, with a sign of life every second: the interval may be an hour."""
+        """Until the bell rings or for `pause_s`, with a sign of life every second: the interval may be an hour."""
         end_s = time.monotonic() + pause_s
         while (left_s := end_s - time.monotonic()) > 0:
             self._on_round()
-            try:
-                async with asyncio.timeout(min(left_s, RETRY_S)):
-                    await self._wake.wait()
-                    return
-            except TimeoutError:
-                pass
+            if await self._bell.wait(min(left_s, RETRY_S)):
+                return
 
     async def finish(self) -> None:
         """Store what is still in memory. Raises OutboxError where the disk takes nothing."""
@@ -92,7 +93,7 @@ class Pipeline:
     async def _store(self) -> None:
         filled = list(self._waiting)
         try:
-            await self._outbox.call(Outbox.append, [f.draft for f in filled], time.time_ns() // 1000)
+            numbers = await self._outbox.call(Outbox.append, [f.draft for f in filled], time.time_ns() // 1000)
         except OutboxError as error:
             if not self._failing:
                 _log.error(str(error))
@@ -105,7 +106,13 @@ class Pipeline:
         for _ in filled:
             self._waiting.popleft()
         self.readings_stored += sum(f.readings for f in filled)
-        self._on_appended()
+        fresh = []
+        for one, number in zip(filled, numbers, strict=True):
+            if one.made is not None and one.made.seq == number:
+                lane, seq, encoded = one.made
+                self.bytes_stored += len(encoded.payload)
+                fresh.append(Fresh(lane, seq, encoded.payload, encoded.definitions, one.draft.priority))
+        self._on_appended(fresh)
 
     def _give_up_excess(self) -> None:
         excess = sum(f.bytes for f in self._waiting) - MEMORY_BYTES

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from agent.devicememory import DeviceMemory
 from agent.grid import Grid
 from protocols.field.contract import Driver, FieldError, Group, Scan
 from protocols.program.logs import get_logger
@@ -42,7 +43,10 @@ class DriverFailed(FieldError):
 
 
 class Poller:
-    """`take` gets every scan at once, in the event loop. `on_change` is called after each change of state."""
+    """`take` gets every scan at once, in the event loop. `on_change` is called after each change of state.
+
+    `memory` keeps what the driver learns about the device, for the next start.
+    """
 
     def __init__(
         self,
@@ -51,6 +55,7 @@ class Poller:
         groups: Sequence[Group],
         take: Callable[[Scan], None],
         on_change: Callable[[], None] = lambda: None,
+        memory: DeviceMemory | None = None,
     ) -> None:
         self.device = device
         self.state = DeviceState(since_us=_now_us())
@@ -60,6 +65,7 @@ class Poller:
         self._groups = list(groups)
         self._take = take
         self._on_change = on_change
+        self._memory = memory
         self._away_as: tuple[type[FieldError], int] | None = None
         self._away_s = self._reminded_s = 0.0
         self._pause_s = RETRY_S_FIRST
@@ -68,6 +74,8 @@ class Poller:
 
     async def run(self) -> None:
         """Until cancelled."""
+        if self._memory is not None:
+            self._memory.recall()
         try:
             while True:
                 try:
@@ -81,6 +89,8 @@ class Poller:
                 self._pause_s = min(2 * self._pause_s, RETRY_S_MAX)
         finally:
             await self._close()
+            if self._memory is not None:
+                self._memory.keep(at_once=True)
 
     async def _read_on(self) -> None:
         while True:
@@ -90,6 +100,8 @@ class Poller:
             self._check(self._groups[at], scans)
             self._grid.done(at, time.monotonic())
             self._read(at, scans)
+            if self._memory is not None:
+                self._memory.keep()
 
     async def _sleep(self, pause_s: float) -> None:
         """Sleep, showing the watchdog every second that this loop is alive."""

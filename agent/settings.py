@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent import drivers
+from agent.outbox.contract import HIGH, LOW, NORMAL
+from agent.uplink.pace import BACKLOG_BYTES_PER_S
 from protocols.field.contract import DriverModule, Group, StrictModel, Tag
 from protocols.program.problem import is_secret
 from protocols.program.settings import Problem, SettingsError, Source, load
@@ -24,6 +26,9 @@ DEFAULT_PATH = Path("/etc/holdfast/agent.yaml")
 ENV_PREFIX = "HOLDFAST_"
 ENV_NOT_SETTINGS = ("HOLDFAST_CONFIG", "HOLDFAST_CLOUD_*")
 PERIOD_S_MIN = 0.05
+DAY_S = 24 * 3600
+YEAR_S = 365 * DAY_S
+PRIORITIES = {"low": LOW, "normal": NORMAL, "high": HIGH}
 
 Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 
@@ -40,8 +45,39 @@ class GatewaySettings(StrictModel):
 class OutboxSettings(StrictModel):
     """The buffer on disk."""
 
-    limit_bytes: int = Field(1 << 30, ge=1 << 20, description="Most bytes of batches to hold; then the oldest go.")
+    limit_bytes: int = Field(
+        1 << 30, ge=1 << 20, description="Most bytes of batches to hold; then confirmed ones go, then `when_full` says."
+    )
+    when_full: Literal["drop_oldest", "thin"] = Field(
+        "drop_oldest",
+        description="What goes when the buffer is full, lowest priority first: `drop_oldest`: the oldest batches; "
+        "`thin`: every second scan of the oldest, so that a longer time stays, more coarsely.",
+    )
+    age_max_s: float = Field(
+        0, ge=0, le=10 * YEAR_S, description="Unconfirmed batches older than this are let go of (seconds); 0: never."
+    )
+    grace_s: float = Field(
+        DAY_S,
+        ge=0,
+        le=YEAR_S,
+        description="How long confirmed batches are kept while there is room (seconds), in case the database is set "
+        "back to a backup: then they are sent again.",
+    )
+    free_disk_bytes: int = Field(
+        0, ge=0, description="Leave at least so much of the disk free for others; the buffer grows no more below it."
+    )
     reserve_bytes: int = Field(8 << 20, ge=0, description="Disk space kept in reserve, so that a full disk can drain.")
+
+
+class UplinkSettings(StrictModel):
+    """How what is buffered is sent."""
+
+    backlog_bytes_per_s: int = Field(
+        BACKLOG_BYTES_PER_S,
+        ge=0,
+        description="How fast the backlog of an outage is sent, beside new readings, which always go first (bytes per "
+        "second); 0: as fast as link and receiver take it.",
+    )
 
 
 class BatchSettings(StrictModel):
@@ -59,6 +95,11 @@ class GroupSettings(BaseModel):
 
     name: Name = Field("main", description="Name of the poll group, unique in its device.")
     period_s: float = Field(1.0, ge=PERIOD_S_MIN, le=86_400, description="Seconds from one read to the next.")
+    priority: Literal["low", "normal", "high"] = Field(
+        "normal",
+        description="`high` is sent first after an outage, and dropped last when the buffer is full; `low` the other "
+        "way round.",
+    )
     tags: list[dict[str, Any]] = Field(min_length=1, max_length=20_000, description="The tags; keys by protocol.")
 
 
@@ -80,6 +121,7 @@ class AgentSettings(StrictModel):
     broker: BrokerSettings = Field(description="The MQTT broker.")
     data_dir: str = Field("/var/lib/holdfast", min_length=1, description="Directory of the outbox; on a real disk.")
     outbox: OutboxSettings = Field(OutboxSettings(), description="The buffer on disk.")
+    uplink: UplinkSettings = Field(UplinkSettings(), description="How what is buffered is sent.")
     batch: BatchSettings = Field(BatchSettings(), description="How readings become messages.")
     delivery: Literal["confirmed", "broker"] = Field(
         "confirmed",
@@ -146,9 +188,16 @@ def read(
         ignore=ENV_NOT_SETTINGS,
         also=check,
     )
-    plain = _without_secrets(loaded.settings.model_dump(mode="json"))
-    digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
-    return Configuration(loaded.settings, tuple(found), digest)
+    return Configuration(loaded.settings, tuple(found), _hash(loaded.settings))
+
+
+def _hash(settings: AgentSettings) -> str:
+    """Device by device: ten thousand tags as one text would be the most memory that the agent ever takes."""
+    digest = hashlib.sha256()
+    for part, left_out in ((settings, {"devices"}), *((device, set[str]()) for device in settings.devices)):
+        plain = _without_secrets(part.model_dump(mode="json", exclude=left_out))
+        digest.update(json.dumps(plain, sort_keys=True).encode())
+    return digest.hexdigest()[:16]
 
 
 def _without_secrets(value: Any) -> Any:
@@ -244,7 +293,8 @@ def _group(
                 problems.append(source.problem(where, str(error)))
     period_s = group.get("period_s", 1.0)
     number_or_default = float(period_s) if isinstance(period_s, int | float) and period_s > 0 else 1.0
-    return Group(device, str(group.get("name", "main")), number_or_default, tuple(tags), options)
+    priority = PRIORITIES.get(str(group.get("priority")), NORMAL)
+    return Group(device, str(group.get("name", "main")), number_or_default, tuple(tags), options, priority)
 
 
 def _validated(

@@ -27,13 +27,8 @@ class AgentStatus:
 
 async def write_status(path: Path, status: Status, link: str, trouble: str) -> None:
     """Replace the file at once, so that a reader never sees half of it. A full disk is told by the outbox, not here."""
-    content = {
-        "status": json.loads(status.encode()),
-        "link": link,
-        "trouble": trouble,
-        "written_s": time.time(),
-    }
-    text = json.dumps(content)
+    about = json.dumps({"link": link, "trouble": trouble, "written_s": time.time()})
+    text = f'{{"status": {status.encode().decode()}, {about[1:]}'
     try:
         await asyncio.to_thread(_replace, path, text)
     except OSError as error:

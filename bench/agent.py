@@ -24,13 +24,22 @@ from protocols.program.version import program_version
 OUTBOX_BYTES = 2 << 30
 
 
-class Holdfast:
-    """The agent with `delivery: confirmed`, by our receiver or by the confirming subscriber."""
+DEFAULT_CLIENT = "pymodbus"
 
-    name = "Holdfast"
+
+class Holdfast:
+    """The agent with `delivery: confirmed`, by our receiver or by the confirming subscriber.
+
+    `client`: what speaks Modbus, the lean reader or the default.
+    """
+
     role: Role = "confirm"
     acl: tuple[str, ...] = ()
     fastest_s = 0.05  # the shortest period that it takes
+
+    def __init__(self, client: str = "lean") -> None:
+        self._client = client
+        self.name = f"Holdfast (client: {client})" if client == DEFAULT_CLIENT else "Holdfast"
 
     def missing(self) -> str:
         return ""
@@ -41,10 +50,23 @@ class Holdfast:
     def start(self, directory: Path, load: Load, ports: list[int], broker_port: int) -> Process:
         """Starting again in the same directory goes on with the same outbox, with `load` as it is then."""
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "agent.yaml").write_text(yaml.dump(_agent(directory, load, ports, broker_port), sort_keys=False))
+        (directory / "agent.yaml").write_text(
+            yaml.dump(self._settings(directory, load, ports, broker_port), sort_keys=False)
+        )
         return python(
             "the agent", "agent.cli", ["run", "--config", str(directory / "agent.yaml")], directory / "agent.log"
         )
+
+    def _settings(self, directory: Path, load: Load, ports: list[int], broker_port: int) -> dict[str, Any]:
+        return {
+            "gateway": {"thing": "bench-gw", "tenant": "b", "province": "b", "plant": "b"},
+            "broker": {"host": HOST, "port": broker_port},
+            "data_dir": str(directory / "data"),
+            "outbox": {"limit_bytes": OUTBOX_BYTES},
+            "batch": {"interval_s": float(load.batch_s)},
+            "shutdown_drain_s": 60.0,
+            "devices": [_device(at, port, load) | {"client": self._client} for at, port in enumerate(ports)],
+        }
 
     def samples(self, messages: Iterable[Message]) -> int:
         """Values in telemetry messages, each message once. Raises RunFailed where a number is missing in between."""
@@ -91,18 +113,6 @@ def readings(directory: Path) -> int:
     """Readings that the agent's drivers have read in this run, as its status file says."""
     devices = status(directory).get("status", {}).get("devices", {})
     return sum(int(device["readings"]) for device in devices.values())
-
-
-def _agent(directory: Path, load: Load, ports: list[int], broker_port: int) -> dict[str, Any]:
-    return {
-        "gateway": {"thing": "bench-gw", "tenant": "b", "province": "b", "plant": "b"},
-        "broker": {"host": HOST, "port": broker_port},
-        "data_dir": str(directory / "data"),
-        "outbox": {"limit_bytes": OUTBOX_BYTES},
-        "batch": {"interval_s": float(load.batch_s)},
-        "shutdown_drain_s": 60.0,
-        "devices": [_device(at, port, load) for at, port in enumerate(ports)],
-    }
 
 
 def _device(at: int, port: int, load: Load) -> dict[str, Any]:

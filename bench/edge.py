@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from bench import growth, limits_edge, scenario_footprint
-from bench.agent import Holdfast
+from bench.agent import DEFAULT_CLIENT, Holdfast
 from bench.peers import Contestant, Peer
 from bench.peers.nodered import NodeRed
 from bench.peers.thingsboard import ThingsBoard
@@ -47,7 +47,7 @@ class Effort:
 
 FULL = Effort(15.0, 3, 5.0, 4, 20.0, 5, 20.0, 4.0, 10.0)
 QUICK = Effort(3.0, 1, 2.0, 1, 3.0, 1, 3.0, 1.0, 2.0)
-OURS_FIRST, PEERS_FIRST = 80_000.0, 10_000.0
+OURS_FIRST, PEERS_FIRST = 400_000.0, 10_000.0
 
 
 class Edge:
@@ -59,6 +59,7 @@ class Edge:
         self._directory = directory
         self._runs = 0
         self.ours = Holdfast()
+        self.default = Holdfast(DEFAULT_CLIENT)
         self.peers: list[Peer] = []
         self.reasons: list[str] = []
         everyone: list[Peer] = [ThingsBoard("memory"), ThingsBoard("sqlite"), NodeRed()]
@@ -95,12 +96,12 @@ class Edge:
             return None, f"{who}: {error}"
 
     def with_peers(
-        self, what: str, peers: list[Peer], measure: Callable[[Path, Contestant], T]
+        self, what: str, peers: Sequence[Contestant], measure: Callable[[Path, Contestant], T], *, default: bool = False
     ) -> tuple[dict[str, T | None], list[str]]:
-        """Each peer's figures, and why some have none."""
+        """Each peer's figures, and why some have none. `default`: ours with its default client beside them."""
         found: dict[str, T | None] = {}
         notes = list(self.reasons)
-        for peer in peers:
+        for peer in [*([self.default] if default and not self.quick else []), *peers]:
             found[peer.name], why = self.run(f"{what}: {peer.name}", lambda at, peer=peer: measure(at, peer))  # type: ignore[misc]
             notes += [why] if why else []
         return found, notes
@@ -138,7 +139,7 @@ def _steady_at(edge: Edge, load: Load) -> Iterator[Row]:
         return steady(at, contestant, load, seconds=effort.steady_s, windows=effort.windows, receiver=receiver)
 
     ours, why = edge.run(f"{load}: Holdfast", lambda at: measure(at, edge.ours))
-    theirs, notes = edge.with_peers(str(load), peers, measure)
+    theirs, notes = edge.with_peers(str(load), peers, measure, default=True)
     bare, bare_why = edge.limit("bare", load.period_s)
     notes += [note for note in (why, bare_why, *_left_out(edge)) if note]
     note = "; ".join(notes)
@@ -180,7 +181,10 @@ def _sustained(edge: Edge) -> Iterator[Row]:
     if not edge.quick:
         stored, stored_why = edge.run(f"sustained: {BOTH_ENDS}", lambda at: search(at, edge.ours, first / 2, True))
     theirs, notes = edge.with_peers(
-        "sustained", [] if edge.quick else edge.peers, lambda at, peer: search(at, peer, PEERS_FIRST, False)
+        "sustained",
+        [] if edge.quick else edge.peers,
+        lambda at, peer: search(at, peer, 4 * PEERS_FIRST if peer is edge.default else PEERS_FIRST, False),
+        default=True,
     )
     flat, flat_why = edge.limit("bare", 0.0)
     native, native_why = edge.limit("libmodbus", 0.0)
@@ -211,7 +215,7 @@ def _latency(edge: Edge) -> Iterator[Row]:
         return latency(at, contestant, seconds=edge.effort.latency_s, receiver=receiver)
 
     ours, why = edge.run("latency: Holdfast", lambda at: measure(at, edge.ours))
-    theirs, notes = edge.with_peers("latency", [] if edge.quick else edge.peers, measure)
+    theirs, notes = edge.with_peers("latency", [] if edge.quick else edge.peers, measure, default=True)
     notes += [note for note in (why, *_left_out(edge)) if note]
     section = f"Read → subscriber, one scan per batch, fsync included, {LATENCY_LOAD}"
     for what, field, aim in (("p50", "p50_ms", 3.0), ("p95", "p95_ms", 6.0)):
@@ -233,13 +237,13 @@ def _footprint(edge: Edge) -> Iterator[Row]:
         "RSS at 10,000 tags: Holdfast", lambda at: scenario_footprint.rss_mb(at, edge.ours, ten, settle_s)
     )
     theirs, notes = edge.with_peers(
-        "RSS at 10,000 tags", peers, lambda at, peer: scenario_footprint.rss_mb(at, peer, ten, settle_s)
+        "RSS at 10,000 tags", peers, lambda at, peer: scenario_footprint.rss_mb(at, peer, ten, settle_s), default=True
     )
     note = "; ".join([*notes, *([why] if why else []), *_left_out(edge)])
     yield Row(section, f"RSS, {ten}", "MB", ours, theirs, None, ("<=", 80), note, "lower")
     ours, why = edge.run("start: Holdfast", lambda at: scenario_footprint.start_s(at, edge.ours, effort.repeats))
     theirs, notes = edge.with_peers(
-        "start", peers, lambda at, peer: scenario_footprint.start_s(at, peer, min(3, effort.repeats))
+        "start", peers, lambda at, peer: scenario_footprint.start_s(at, peer, min(3, effort.repeats)), default=True
     )
     note = "; ".join([*notes, *([why] if why else [])])
     yield Row(section, f"start → first sample published, {Load()}", "s", ours, theirs, None, ("<=", 0.6), note, "lower")
@@ -251,6 +255,12 @@ def _footprint(edge: Edge) -> Iterator[Row]:
     mine = size[0] / 1e6 if size else None
     yield Row(section, "install size", "MB", mine, disk, None, ("<=", 60), why, "lower")
     yield Row(section, "packages installed", "", float(size[1]) if size else None, counts, None, None, "", "lower")
+    size, why = edge.run(
+        "install size with OPC UA: Holdfast",
+        lambda _: scenario_footprint.install_size(scenario_footprint.LOCK_OPCUA),
+    )
+    mine = size[0] / 1e6 if size else None
+    yield Row(section, "install size with OPC UA", "MB", mine, note=why, better="lower")
 
 
 def _backlog(edge: Edge) -> Iterator[Row]:

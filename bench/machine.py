@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 _CPUCLOCK_SCHED = 2  # linux/posix-timers.h: the process' time on a CPU, as the scheduler counts it
-PACKAGES = ("holdfast", "pymodbus", "asyncua", "diskcache", "paho-mqtt", "zstandard", "msgpack", "numpy", "uvloop")
+PACKAGES = ("holdfast", "pymodbus", "asyncua", "diskcache", "paho-mqtt", "backports.zstd", "msgpack", "numpy", "uvloop")
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,8 @@ SECTION = "The whole receiver: mosquitto → SQLite (WAL, synchronous=FULL), 1,0
 GROWTH = "Growth at the receiver: CPU per reading must not grow with the gateways"
 PLANT = Plant("b", "b", "b")
 PLAIN = "paho + json + executemany"
+EXECUTEMANY = "bare executemany"
+INSERTS = f"bare INSERT, {limits_store.ROWS} rows each"
 COPY = "bare COPY (PostgreSQL)"
 GROWTH_TOLERANCE = 1.25
 START_US = 1_704_067_200_000_000  # 2024-01-01
@@ -88,7 +90,7 @@ def _main_rows(quick: bool) -> Iterator[Row]:
     for scans, messages in ((60, 8 if quick else 40), (1, 300 if quick else 2500)):
         load = Load(1, 1000, scans, messages)
         ours, plain = _repeated(Holdfast, load, quick), _repeated(Plain, load, quick)
-        bare, copied, absent = _limits(load, with_copy=not quick or scans > 1)
+        bare, one_by_one, copied, absent = _limits(load, with_copy=not quick or scans > 1)
         what = f"{scans} scan{'s' if scans > 1 else ''} per batch"
         copies = (None, None) if copied is None else _rates(copied)
         yield Row(SECTION, f"batches/s, {what}", "batches/s", ours.messages_per_s, {PLAIN: plain.messages_per_s})
@@ -97,8 +99,8 @@ def _main_rows(quick: bool) -> Iterator[Row]:
             what=f"readings/s, {what}",
             unit="readings/s",
             ours=ours.readings_per_s,
-            peers={PLAIN: plain.readings_per_s, COPY: copies[0]},
-            limit=("bare executemany", _rates(bare)[0]),
+            peers={PLAIN: plain.readings_per_s, EXECUTEMANY: _rates(one_by_one)[0], COPY: copies[0]},
+            limit=(INSERTS, _rates(bare)[0]),
             note=absent,
         )
         yield Row(
@@ -106,8 +108,8 @@ def _main_rows(quick: bool) -> Iterator[Row]:
             what=f"readings per CPU-second, {what}",
             unit="readings/CPU-s",
             ours=ours.readings_per_cpu_s,
-            peers={PLAIN: plain.readings_per_cpu_s, COPY: copies[1]},
-            limit=("bare executemany", _rates(bare)[1]),
+            peers={PLAIN: plain.readings_per_cpu_s, EXECUTEMANY: _rates(one_by_one)[1], COPY: copies[1]},
+            limit=(INSERTS, _rates(bare)[1]),
             note=absent,
             detail={"rss_mb": {"ours": ours.rss_mb, PLAIN: plain.rss_mb}},
         )
@@ -395,17 +397,18 @@ def _batches(load: Load, gateway: int, count: int) -> Iterator[Batch]:
         yield Batch(_thing(gateway), "0f1e2d3c4b5a6978", seq, [Block("plc-1", times_us, columns)])
 
 
-def _limits(load: Load, *, with_copy: bool) -> tuple[Stored, Stored | None, str]:
-    """Bare executemany, bare COPY, and why the latter is missing. Rows in the order that is best for both: by time."""
+def _limits(load: Load, *, with_copy: bool) -> tuple[Stored, Stored, Stored | None, str]:
+    """Bare INSERT, executemany and COPY, and why the last is missing. Rows in the order that is best: by time."""
     messages = [_readings(batch) for batch in _batches(load, 0, load.messages)]
     with TemporaryDirectory(prefix="holdfast-bench-") as name:
-        bare = limits_store.executemany(Path(name) / "bare.db", messages)
+        bare = limits_store.inserts(Path(name) / "bare.db", messages)
+        one_by_one = limits_store.executemany(Path(name) / "one.db", messages)
     if not with_copy:
-        return bare, None, "COPY is left out of a quick run"
+        return bare, one_by_one, None, "COPY is left out of a quick run"
     try:
-        return bare, limits_store.copy(messages), ""
+        return bare, one_by_one, limits_store.copy(messages), ""
     except limits_store.Absent as error:
-        return bare, None, str(error)
+        return bare, one_by_one, None, str(error)
 
 
 def _readings(batch: Batch) -> Readings:

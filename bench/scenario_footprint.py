@@ -17,6 +17,7 @@ from bench.run import Run
 from bench.scenario import Load
 
 LOCK = ROOT / "locks" / "gateway.txt"
+LOCK_OPCUA = ROOT / "locks" / "gateway-opcua.txt"
 START_LOAD = Load(batch_s=0.0)
 
 
@@ -45,9 +46,9 @@ def start_s(directory: Path, contestant: Contestant, repeats: int) -> float:
     return statistics.median(found)
 
 
-def install_size() -> tuple[int, int]:
-    """(bytes, distributions) of a virtual environment with the gateway's lock and Holdfast itself; kept per lock."""
-    digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]
+def install_size(lock: Path = LOCK) -> tuple[int, int]:
+    """(bytes, distributions) of a virtual environment with what the lock lists and Holdfast itself; kept per lock."""
+    digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
     home = ENVIRONMENTS / f"gateway-{digest}"
     if not (home / "installed").exists():
         shutil.rmtree(home, ignore_errors=True)
@@ -56,7 +57,7 @@ def install_size() -> tuple[int, int]:
         with tempfile.TemporaryDirectory() as wheels:
             wheel = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", wheels, str(ROOT)]
             make = [sys.executable, "-m", "venv", "--without-pip", str(home)]
-            locked = [*install, "--require-hashes", "-r", str(LOCK)]
+            locked = [*install, "--require-hashes", "-r", str(lock)]
             carry_out("the gateway's installation", make, locked, wheel)
             carry_out("the gateway's installation", [*install, "--no-deps", *map(str, Path(wheels).glob("*.whl"))])
         (home / "installed").touch()

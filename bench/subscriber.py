@@ -30,9 +30,11 @@ from bench.processes import HOST, Process, python, wait_until
 from tests.support.independent_decoder import decode_definition, decode_telemetry
 
 Role = Literal["record", "confirm", "thingsboard"]
-CONFIRM_S = 1.0
+CONFIRM_S, FULL_S = 1.0, 0.1
+FULL_BATCHES, FULL_BYTES = 100, 4 << 20
 _RECORD = struct.Struct(">QHI")
 _REF_BYTES = 6
+_HISTORICAL = bytes.fromhex("502a4d18 01000000 01")  # docs/wire.md, section 2
 _LIMITS_ASKED, _LIMITS_ANSWER = "v1/devices/me/rpc/request/", "v1/devices/me/rpc/response/"
 _NO_LIMITS = {
     "maxPayloadSize": 65536,
@@ -124,7 +126,8 @@ def head(payload: bytes, book: Book) -> Head:
 
 
 def _unpacked(payload: bytes) -> Any:
-    return msgpack.unpackb(zstandard.ZstdDecompressor().decompress(payload), strict_map_key=False)
+    plain = payload.removeprefix(_HISTORICAL)
+    return msgpack.unpackb(zstandard.ZstdDecompressor().decompress(plain), strict_map_key=False)
 
 
 def _referring_values(block: list[Any], book: Book) -> int:
@@ -161,6 +164,10 @@ class _Confirmer:
         self._book = Book()
         self._gateway, self._epoch = "", ""
         self._said: dict[str, Any] = {}
+        self._session = -1
+        self._told_s = 0.0
+        self._since = [0, 0]  # messages and bytes since the last confirm
+        self._due = threading.Event()
         self._through: dict[str, int] = {}
         self._early: dict[str, set[int]] = {}
 
@@ -172,6 +179,9 @@ class _Confirmer:
                 self._take_status("/".join(parts[1:6]), json.loads(message.payload))
             elif message.is_telemetry:
                 self._take_number(parts[4], head(message.payload, self._book).seq)
+                self._since = [self._since[0] + 1, self._since[1] + len(message.payload)]
+                if self._since[0] >= FULL_BATCHES or self._since[1] >= FULL_BYTES:
+                    self._due.set()
             else:
                 self._book.learn(message)
 
@@ -183,6 +193,9 @@ class _Confirmer:
             self._early.clear()
         for machine in status.get("machines", {}):
             self._through.setdefault(machine, 0)
+        if status["session"] != self._session:  # it waits for a word, even an empty one
+            self._session, self._told_s = status["session"], 0.0
+            self._due.set()
 
     def _take_number(self, machine: str, seq: int) -> None:
         through, early = self._through.get(machine, 0), self._early.setdefault(machine, set())
@@ -194,23 +207,29 @@ class _Confirmer:
         self._through[machine] = through
 
     def run(self) -> None:
-        """For ever: once a second what is known. Written down when it is something new."""
+        """For ever: once a second, and as our receiver does when much came. Written down when it is something new."""
         while True:
-            time.sleep(CONFIRM_S)
+            self._due.wait(CONFIRM_S)
+            time.sleep(max(0.0, self._told_s + FULL_S - time.monotonic()))
             with self._lock:
+                self._due.clear()
+                self._since = [0, 0]
                 gateway, epoch, machines = self._gateway, self._epoch, dict(self._through)
-            if not gateway:
-                continue
-            told = {
-                machine: {"epoch": epoch, "through": through, "highest": through, "missing": []}
-                for machine, through in machines.items()
-            }
-            said = {"schemaVersion": 1, "timestamp": time.time_ns() // 10**6, "machines": told}
-            payload = json.dumps(said).encode()
-            self._client.publish(f"ops/{gateway}/confirm", payload, qos=1)
-            if told != self._said:
-                self._note(f"ops/{gateway}/confirm", payload)
-                self._said = told
+            if gateway:
+                self._told_s = time.monotonic()
+                self._tell(gateway, epoch, machines)
+
+    def _tell(self, gateway: str, epoch: str, machines: dict[str, int]) -> None:
+        told = {
+            machine: {"epoch": epoch, "through": through, "highest": through, "missing": []}
+            for machine, through in machines.items()
+        }
+        said = {"schemaVersion": 1, "timestamp": time.time_ns() // 10**6, "machines": told}
+        payload = json.dumps(said).encode()
+        self._client.publish(f"ops/{gateway}/confirm", payload, qos=1)
+        if told != self._said:
+            self._note(f"ops/{gateway}/confirm", payload)
+            self._said = told
 
 
 def _main(role: Role, port: int, path: Path) -> None:

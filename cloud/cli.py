@@ -7,6 +7,7 @@ import sys
 from cloud.commands.check import check
 from cloud.commands.gateways import gateways
 from cloud.commands.init import init
+from cloud.commands.ledger import ledger
 from cloud.commands.letters import letters
 from cloud.commands.machines import machines
 from cloud.commands.places import plants, tenants
@@ -20,7 +21,7 @@ app = command_line(
     "holdfast-cloud",
     "Holdfast's cloud receiver: stores every reading once, and tells each gateway what is stored.",
 )
-for command in (init, check, run, status, schema):
+for command in (init, check, run, status, ledger, schema):
     app.command()(command)
 for group, group_name in (
     (tenants, "tenant"),

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cloud.store.contract import GatewayRow, Ledger
-from protocols.uplink import ranges
+from cloud.store.contract import GatewayRow
 from protocols.uplink.presence import Presence, presence
 from protocols.uplink.status import DeviceLink
 from protocols.uplink.topics import Plant
@@ -48,13 +47,20 @@ def receiving(beat: tuple[int, int] | None, now_us: int) -> Receiving | None:
 
 @dataclass(frozen=True, slots=True)
 class GatewayView:
-    """A gateway as people see it. What it has never said is None; `skew_us`: its clock minus the receiver's."""
+    """A gateway as people see it. What it has never said is None; `skew_us`: its clock minus the receiver's.
+
+    `since_us`: of its last noted change of presence. `host`: of the installation that spoke last. `fenced`: why one of
+    several installations is fenced, or empty.
+    """
 
     plant: Plant
     thing: str
     registered: bool
     presence: Presence
     reason: str
+    since_us: int | None
+    host: str
+    fenced: str
     alive_us: int | None
     version: str
     uptime_s: int | None
@@ -75,12 +81,16 @@ def gateway(row: GatewayRow, now_us: int, listening_since_us: int) -> GatewayVie
     said = row.heard.status
     health = None if said is None else said.health
     buffer = None if health is None else health.buffer
+    speaker = row.speakers.find(row.speakers.speaking)
     return GatewayView(
         plant=row.plant,
         thing=row.thing,
         registered=row.registered,
         presence=presence(row.heard, now_us=now_us, listening_since_us=listening_since_us),
         reason=row.heard.ended,
+        since_us=row.since_us,
+        host="" if speaker is None else speaker.host,
+        fenced=row.speakers.sentence(),
         alive_us=row.heard.alive_us,
         version="" if said is None or said.gateway is None else said.gateway.version,
         uptime_s=None if said is None or said.gateway is None else said.gateway.uptime_sec,
@@ -103,57 +113,3 @@ def links_in_short(links: Sequence[tuple[str, DeviceLink]]) -> str:
     text = ", ".join(f"{count} {state}" for state, count in counts if count)
     wrong = next(((name, link) for name, link in links if link.state in ("away", "bad") and link.reason), None)
     return text if wrong is None else f"{text} ({wrong[0]}: {wrong[1].reason})"
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """A machine's ledger in figures.
-
-    `through`, `known`, `missing`, `dropped`: of the newest epoch; `missing_before`: numbers missing in older ones.
-    """
-
-    epoch: str
-    through: int
-    known: int
-    missing: int
-    dropped: int
-    missing_before: int = 0
-
-    @property
-    def complete(self) -> bool:
-        """Whether nothing is missing and nothing was lost."""
-        return not (self.missing or self.dropped or self.missing_before)
-
-    def __str__(self) -> str:
-        """One line for people."""
-        parts = [f"through {self.through:,} of {self.known:,}"]
-        parts.append(f"{self.missing:,} missing" if self.missing else "nothing missing")
-        if self.dropped:
-            parts.append(f"{self.dropped:,} dropped by the gateway")
-        if self.missing_before:
-            parts.append(f"{self.missing_before:,} missing from earlier epochs")
-        return ", ".join(parts)
-
-
-def account(ledgers: Sequence[Ledger]) -> Account | None:
-    """From a machine's ledgers, in the order of the epochs' first appearance; None where there is none."""
-    if not ledgers:
-        return None
-    newest = ledgers[-1]
-    there = ranges.union(newest.stored, newest.dropped)
-    return Account(
-        epoch=newest.epoch,
-        through=ranges.through(there),
-        known=_known(newest),
-        missing=_missing(newest),
-        dropped=ranges.count(ranges.minus(newest.dropped, newest.stored)),
-        missing_before=sum(_missing(ledger) for ledger in ledgers[:-1]),
-    )
-
-
-def _known(ledger: Ledger) -> int:
-    return max(ledger.known, *(last for _, last in (*ledger.stored[-1:], *ledger.dropped[-1:])), 0)
-
-
-def _missing(ledger: Ledger) -> int:
-    return ranges.count(ranges.missing(ranges.union(ledger.stored, ledger.dropped), _known(ledger)))

@@ -18,19 +18,27 @@ from typing import Any, TypeVar
 
 from cloud import decode
 from cloud.confirmer import Confirmer
-from cloud.decode import Undefined
 from cloud.definitions import Definitions
-from cloud.store.contract import Beat, Committed, Defined, Item, Store, StoreAway, Telemetry
+from cloud.store.contract import Beat, Committed, Defined, Item, Store, StoreAway, Telemetry, Undecodable, Undefined
 from cloud.worker import StoreWorker
 from protocols.program.logs import get_logger
 from protocols.uplink.link import CloudLink, Delivery, LinkError
-from protocols.uplink.topics import DEFINITION_FILTER, STATUS_FILTER, TELEMETRY_FILTER, GatewayTopic, is_name
+from protocols.uplink.topics import (
+    DEFINITION_FILTER,
+    STATUS_FILTER,
+    TELEMETRY_FILTER,
+    GatewayTopic,
+    MachineTopic,
+    is_name,
+)
 
 GROUP_MAX = 200
 ROUND_S_MAX = 5.0
 RETRY_S_FIRST = 1.0
 RETRY_S_MAX = 30.0
 STORE_RETRY_S_MAX = 5.0
+TEND_SHARE = 3
+"""Throwing away old data takes at most a quarter of the store's time."""
 
 T = TypeVar("T")
 
@@ -97,6 +105,19 @@ class Receiver:
             await self._patiently(asyncio.sleep(pause_s * random.uniform(0.5, 1.5)))
             pause_s = min(2 * pause_s, RETRY_S_MAX)
 
+    async def tend(self) -> None:
+        """Let the store throw away what is over its retention: step by step, with room for commits between them.
+
+        Until cancelled, beside `run`.
+        """
+        while True:
+            began_s = time.monotonic()
+            try:
+                more = await self._store.call(lambda store: store.tend(_now_us()))
+            except StoreAway:
+                more = False  # the next commit or round says it aloud
+            await asyncio.sleep(TEND_SHARE * (time.monotonic() - began_s) if more else ROUND_S_MAX)
+
     async def _patiently(self, step: Coroutine[Any, Any, T]) -> T:
         """Await the step, with a round every ROUND_S_MAX."""
         task = asyncio.create_task(step, name="step")
@@ -127,33 +148,23 @@ class Receiver:
             await _ended(*[task for task in (waiting, confirming) if task is not None])
 
     async def _commit(self, group: list[Delivery]) -> None:
-        items, undefined, outcomes = await self._insist(group, _now_us())
+        items, outcomes = await self._insist(group, _now_us())
         for delivery in group:
             delivery.ack()
-        for one in undefined:
-            if self._confirmer.want(one.topic, one.refs):
-                _log.info(
-                    "telemetry refers to a definition that is not known; asking for it", topic=one.topic.telemetry
-                )
         self._note(items, outcomes)
 
-    def _take_in(
-        self, store: Store, group: list[Delivery], received_us: int
-    ) -> tuple[list[Item], list[Undefined], Sequence[Committed]]:
+    def _take_in(self, store: Store, group: list[Delivery], received_us: int) -> tuple[list[Item], Sequence[Committed]]:
         """Decode and commit, in the store's thread."""
         known = self._definitions
-        found = decode.items(
+        items = decode.items(
             group,
             received_us,
             lambda machine, ref: known.find(store, machine, ref),
             lambda one: known.learn(one.topic.machine, one.ref, one.definition),
         )
-        items = [one for one in found if not isinstance(one, Undefined)]
-        return items, [one for one in found if isinstance(one, Undefined)], store.commit(items)
+        return items, store.commit(items)
 
-    async def _insist(
-        self, group: list[Delivery], received_us: int
-    ) -> tuple[list[Item], list[Undefined], Sequence[Committed]]:
+    async def _insist(self, group: list[Delivery], received_us: int) -> tuple[list[Item], Sequence[Committed]]:
         """Take in this group, however long the store is away."""
         pause_s = RETRY_S_FIRST
         while True:
@@ -173,18 +184,31 @@ class Receiver:
         for item, outcome in zip(items, outcomes, strict=True):
             self.state.outcomes[outcome.name.lower()] += 1
             match item:
-                case Telemetry(topic, batch) if outcome in (Committed.NEW, Committed.DUPLICATE):
-                    if outcome is Committed.NEW:
-                        self.state.readings += batch.readings()
-                    if is_name(batch.gateway):  # a stranger's text must not become part of a topic
-                        self._confirmer.owe(GatewayTopic(topic.plant, batch.gateway))
-                case Beat(topic) if outcome is Committed.BEAT:
-                    self._confirmer.owe(topic)
+                case Telemetry() if outcome in (Committed.NEW, Committed.DUPLICATE):
+                    self._stored(item, outcome)
+                case Beat(topic, status) if outcome is Committed.BEAT:
+                    if not item.retained:
+                        self._confirmer.heard(topic, status.session, online=status.state == "online")
                 case Defined() if outcome is Committed.DEFINED:
                     pass
+                case Undefined(topic, refs) if outcome is Committed.ASKED:
+                    if self._confirmer.want(topic, refs):
+                        _log.info("telemetry refers to an unknown definition; asking for it", topic=topic.telemetry)
                 case _:
                     _log.warning("a message became a dead letter", topic=_topic(item), outcome=outcome.value)
+                    if isinstance(item, Undecodable) and item.number is not None:
+                        self._owe(item.number.machine, item.number.gateway, len(item.payload), urgent=True)
         self._on_commit(items)
+
+    def _stored(self, item: Telemetry, outcome: Committed) -> None:
+        if outcome is Committed.NEW:
+            self.state.readings += item.batch.readings()
+        urgent = item.historical or outcome is Committed.DUPLICATE
+        self._owe(item.topic, item.batch.gateway, len(item.payload), urgent=urgent)
+
+    def _owe(self, machine: MachineTopic, gateway: str, size: int, *, urgent: bool) -> None:
+        if is_name(gateway):  # a stranger's text must not become part of a topic
+            self._confirmer.stored(GatewayTopic(machine.plant, gateway), machine.machine, size, urgent=urgent)
 
     async def _round(self) -> None:
         """Say that we are alive: to the watchdog, and now and then to programs that look at the database beside us."""
@@ -220,7 +244,7 @@ async def _ended(*tasks: asyncio.Task[Any]) -> None:
 
 def _topic(item: Item) -> str:
     match item:
-        case Telemetry():
+        case Telemetry() | Undefined():
             return item.topic.telemetry
         case Beat():
             return item.topic.status

@@ -5,13 +5,15 @@ The sets of numbers are protocols/uplink/ranges.py; here is what the receiver ma
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from cloud.store.contract import Ledger
+from cloud.speakers import Speakers
+from cloud.store.contract import Beat, Ledger, Told
 from protocols.uplink.confirm import MISSING_RANGES_MAX, MachineConfirm
 from protocols.uplink.ranges import minus, missing, through, union
+from protocols.uplink.status import OTHERS_MAX, MachineNumbers
 
 
 def confirm(ledger: Ledger) -> MachineConfirm:
@@ -28,6 +30,49 @@ def confirm(ledger: Ledger) -> MachineConfirm:
         highest = min(highest, gaps[MISSING_RANGES_MAX][0] - 1)
     named = list(islice(gaps, MISSING_RANGES_MAX))
     return MachineConfirm(epoch=ledger.epoch, through=through(there), highest=highest, missing=named)
+
+
+LATELY_US = 600_000_000
+"""What was stored in an epoch that its gateway's status does not name is confirmed for so long."""
+
+BACKLOG_S = 30
+"""A gateway whose oldest unconfirmed batch is older than this has a backlog: confirms are never so far apart."""
+
+
+class Lane(NamedTuple):
+    """A machine's epoch that a gateway sends in. `lately`: something was stored in it not long ago."""
+
+    machine: str
+    ledger: Ledger
+    lately: bool
+
+
+def told(lanes: Sequence[Lane], epoch: str, oldest_s: int | None, speakers: Speakers) -> Told:
+    """What a gateway is told of its lanes, which come newest first. `epoch`, `oldest_s`: as its last status says."""
+    machines: dict[str, MachineConfirm] = {}
+    others: dict[str, list[MachineConfirm]] = {}
+    pending = oldest_s is not None and oldest_s > BACKLOG_S
+    for name in sorted({lane.machine for lane in lanes}):
+        own = [lane for lane in lanes if lane.machine == name]
+        named = [lane for lane in own if lane.ledger.named or lane.lately]
+        first = next((lane for lane in own if epoch and lane.ledger.epoch == epoch), (named or own)[0])
+        machines[name] = confirm(first.ledger)
+        more = [confirm(lane.ledger) for lane in named if lane is not first][:OTHERS_MAX]
+        if more:
+            others[name] = more
+        pending |= any(one.missing for one in (machines[name], *more))
+    return Told(machines, others, pending, speakers.sentence(), speakers.fenced)
+
+
+def said(beat: Beat) -> Iterator[tuple[str, str, MachineNumbers]]:
+    """(machine, epoch, numbers) of every lane that a status names."""
+    status = beat.status
+    for name, numbers in status.machines.items():
+        yield name, status.epoch, numbers
+    others: Mapping[str, Mapping[str, MachineNumbers]] = status.others
+    for name, of_epochs in others.items():
+        for epoch, numbers in of_epochs.items():
+            yield name, epoch, numbers
 
 
 class Span(NamedTuple):

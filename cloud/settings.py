@@ -13,7 +13,8 @@ from typing import Any, Protocol, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cloud import store as stores
-from cloud.store.contract import Store
+from cloud.store.contract import Store, StoreSettings
+from protocols.program.logs import Level
 from protocols.program.settings import Problem, Source, load
 from protocols.uplink.mqtt_settings import BrokerSettings
 
@@ -26,7 +27,7 @@ CLIENT_ID = "holdfast-receiver"
 class StoreModule(Protocol):
     """What a store's module offers: its settings model and its constructor, which raises StoreError."""
 
-    Settings: type[BaseModel]
+    Settings: type[StoreSettings]
 
     def open_store(self, settings: Any) -> Store: ...
 
@@ -55,12 +56,19 @@ class HttpSettings(_Strict):
     )
 
 
+class LogSettings(_Strict):
+    """The log, on stderr."""
+
+    level: Level = Field("info", description="The least that is logged; --log-level goes before it.")
+
+
 class CloudSettings(_Strict):
     """Everything the receiver needs to know."""
 
     broker: BrokerSettings = Field(description="The MQTT broker.")
     store: StoreChoice = Field(StoreChoice(), description="The database.")
     http: HttpSettings = Field(HttpSettings(), description="The operators' page.")
+    log: LogSettings = Field(LogSettings(), description="The log.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +77,7 @@ class Configuration:
 
     settings: CloudSettings
     store_module: StoreModule
-    store_settings: BaseModel
+    store_settings: StoreSettings
 
     def open_store(self) -> Store:
         """Raises StoreError."""
@@ -88,7 +96,7 @@ def read(
     path: str | Path, *, overrides: Mapping[str, str] | None = None, environ: Mapping[str, str] | None = None
 ) -> Configuration:
     """Read and check everything. Raises SettingsError with every problem there is."""
-    found: list[tuple[StoreModule, BaseModel]] = []
+    found: list[tuple[StoreModule, StoreSettings]] = []
 
     def check(source: Source) -> list[Problem]:
         whole = source.value if isinstance(source.value, dict) else {}

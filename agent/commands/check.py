@@ -141,7 +141,7 @@ async def _device(configuration: Configuration, device: Device, agent_is_alive: 
     from protocols.field.contract import FieldError
 
     try:
-        latest = await poll_once(device, device.groups)
+        latest = await poll_once(device, device.groups, configuration.settings.data_dir)
     except FieldError as error:
         details: tuple[str, ...] = ()
         if agent_is_alive:

@@ -7,8 +7,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+from agent import drivers
 from agent.settings import Configuration, Device
 from protocols.field.contract import Driver, FieldError, Group, Quality, Scan, TagSettingsBase, Value, ValueType
 
@@ -51,13 +53,13 @@ class Latest:
         return None not in self.readings
 
 
-async def poll_once(device: Device, groups: Sequence[Group]) -> list[Latest]:
+async def poll_once(device: Device, groups: Sequence[Group], data_dir: str | Path) -> list[Latest]:
     """Read each of the groups once, over one connection. Raises FieldError where nothing could be read.
 
     Of a subscription whatever is reported within FIRST_VALUES_S is taken.
     """
     asked = [replace(group, period_s=min(group.period_s, PERIOD_S_MAX)) for group in groups]
-    driver = device.module.driver(device.name, device.settings, asked)
+    driver = drivers.make(device, asked, data_dir)
     try:
         await driver.connect()
         return [await _values(driver, group) for group in asked]

@@ -91,7 +91,7 @@ def _once(configuration: Configuration, device: Device, groups: list[Group], as_
 
     with progress(f"reading {device.name}"):
         try:
-            latest = run_interruptible(poll_once(device, groups))
+            latest = run_interruptible(poll_once(device, groups, configuration.settings.data_dir))
         except FieldError as error:
             raise Failure(str(error), UNAVAILABLE) from error
     if as_json:
@@ -106,13 +106,14 @@ def _once(configuration: Configuration, device: Device, groups: list[Group], as_
 
 def _watch(configuration: Configuration, device: Device, groups: list[Group], as_json: bool) -> None:
     """With the agent's own poller, so that it is what the agent would see: same grid, same pauses after a fault."""
+    from agent import drivers
     from agent.commands.watch import Watch
     from agent.poller import Poller
     from protocols.program.tasks import Tasks, run_until_signal
 
     async def main(stopping: asyncio.Event) -> None:
         shown = Watch(configuration, device, groups, as_json)
-        driver = device.module.driver(device.name, device.settings, groups)
+        driver = drivers.make(device, groups, configuration.settings.data_dir)
         poller = Poller(device.name, driver, groups, shown.take)
         async with Tasks(stopping, grace_s=0) as tasks:
             polling = tasks.spawn(f"device {device.name}", poller.run())

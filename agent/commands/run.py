@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agent.commands.options import Assignments, Config, read_configuration, settings_path
 from protocols.program.console import TEMPORARY, Failure
 from protocols.program.options import LogJson, LogLevel
+from protocols.program.startup import loading
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from agent.settings import Configuration
 
@@ -26,22 +27,23 @@ def run(
 ) -> None:
     """Run the agent until SIGTERM or Ctrl-C. SIGHUP reads the configuration anew."""
     path = settings_path(config)
-    configuration = read_configuration(path, assignments)
-    from protocols.program import logs
+    with loading():
+        configuration = read_configuration(path, assignments)
+        # After the configuration is checked, so that a mistake in it is told at once.
+        from agent.main import serve
+        from protocols.program import logs
 
     logs.configure(level=log_level, as_json=log_json)
-    _serve(configuration, lambda: _reloaded(path, assignments))
+    reload = asyncio.Event()
+    _run(lambda stopping: serve(configuration, stopping, reload, lambda: _reloaded(path, assignments)), reload)
 
 
-def _serve(configuration: Configuration, load: Callable[[], Configuration | None]) -> None:
-    # After the configuration is checked, so that a mistake in it is told at once.
-    from agent.main import serve
+def _run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]], reload: asyncio.Event) -> None:
     from agent.outbox.contract import OutboxError
     from protocols.program.tasks import TaskDied, run_until_signal
 
-    reload = asyncio.Event()
     try:
-        run_until_signal(lambda stopping: serve(configuration, stopping, reload, load), on_hangup=reload.set)
+        run_until_signal(main, on_hangup=reload.set)
     except OutboxError as error:
         raise Failure(str(error), TEMPORARY) from error
     except TaskDied as died:

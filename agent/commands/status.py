@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from protocols.uplink.status import Buffer, DeviceLink, Status
 
 FULL_SOON_S = 24 * 3600
+WAITS_S = 60
+RENEW_DAYS = 30
 
 
 def status(config: Config = None, assignments: Assignments = None, as_json: Json = False) -> int:
@@ -42,7 +44,7 @@ def status(config: Config = None, assignments: Assignments = None, as_json: Json
         print_json(_as_plain(agent, is_well, findings))
     else:
         say(findings)
-        if said is not None and said.machines:
+        if said is not None and (said.machines or said.others):
             _print_machines(said)
     return 0 if is_well else UNAVAILABLE
 
@@ -96,11 +98,16 @@ def _about_plant(agent: Sighting, said: Status, now_s: float) -> Iterator[Findin
         yield _link(agent.status.link, agent.status.trouble)
     if said.health is not None:
         yield _buffer(said.health.buffer, agent.is_alive)
-    if said.dropped_count:
-        text = f"{said.dropped_count} batches or readings were given up to make room; the receiver is told which"
+    if said.dropped_count or said.dropped_readings:
+        text = (
+            f"{said.dropped_count:,} batches were given up unconfirmed, {said.dropped_readings:,} readings in all; the "
+            "receiver is told which"
+        )
         yield Finding(Mark.NOTE, "lost", text)
     if not agent.is_alive:
         return
+    if said.certificate_days_left is not None:
+        yield _certificate(said.certificate_days_left)
     if said.clock is not None and said.clock.synchronised is False:
         yield Finding(Mark.NOTE, "clock", "not synchronised", "timedatectl set-ntp true")
     for name, device in said.devices.items():
@@ -120,11 +127,19 @@ def _buffer(buffer: Buffer, is_alive: bool) -> Finding:
         return Finding(Mark.OK, "buffer", text)
     text = f"{buffer.queued_messages} batches wait, {size(buffer.bytes)} of {size(buffer.limit_bytes)}"
     if buffer.oldest_sec is not None:
-        text += f", the oldest for {ago(buffer.oldest_sec)}"
+        text += f"; oldest unsent {ago(buffer.oldest_sec)}"
     if buffer.full_in_sec is None:
         return Finding(Mark.OK, "buffer", text)
-    text += f"; full in {ago(buffer.full_in_sec)} at this rate"
-    return Finding(Mark.NOTE if buffer.full_in_sec < FULL_SOON_S else Mark.OK, "buffer", text)
+    text += f"; at this rate {ago(buffer.full_in_sec)} left"
+    is_filling = (buffer.oldest_sec or 0) >= WAITS_S  # otherwise that is how long an outage might last
+    return Finding(Mark.NOTE if is_filling and buffer.full_in_sec < FULL_SOON_S else Mark.OK, "buffer", text)
+
+
+def _certificate(days: int) -> Finding:
+    if days < 0:
+        return Finding(Mark.BAD, "certificate", f"expired {-days} days ago", "renew broker.tls.cert_file")
+    mark = Mark.NOTE if days < RENEW_DAYS else Mark.OK
+    return Finding(mark, "certificate", f"valid for {days} more days", "renew it in time" if mark is Mark.NOTE else "")
 
 
 def _device(name: str, device: DeviceLink, now_s: float) -> Finding:
@@ -139,12 +154,18 @@ def _device(name: str, device: DeviceLink, now_s: float) -> Finding:
 
 
 def _print_machines(said: Status) -> None:
+    """Each machine's present numbers, and those of other priorities or earlier epochs that still matter."""
+    lanes = [(name, "", numbers) for name, numbers in said.machines.items()]
+    lanes += [(name, epoch[:8], one) for name, others in said.others.items() for epoch, one in others.items()]
     rows = [
-        [name, numbers.last_seq, numbers.sent_seq, sum(last - first + 1 for first, last, _ in numbers.dropped)]
-        for name, numbers in said.machines.items()
+        [name, epoch, one.last_seq, one.sent_seq, sum(last - first + 1 for first, last, _ in one.dropped)]
+        for name, epoch, one in sorted(lanes, key=lambda lane: lane[:2])
     ]
     sys.stdout.write("\n")
-    table(["machine", "last number", "sent up to", "given up"], rows)
+    if any(epoch for _, epoch, _ in lanes):
+        table(["machine", "other epoch", "last number", "sent up to", "given up"], rows)
+    else:
+        table(["machine", "last number", "sent up to", "given up"], [[name, *rest] for name, _, *rest in rows])
 
 
 def _as_plain(agent: Sighting, is_well: bool, findings: list[Finding]) -> dict[str, Any]:

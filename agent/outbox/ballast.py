@@ -21,24 +21,31 @@ class Ballast:
         """Take the space, if it is not taken yet and there is plenty; whether it was taken just now."""
         if self._size_bytes == 0 or self._path.exists():
             return False
-        free = os.statvfs(self._path.parent)
-        if free.f_bavail * free.f_frsize < 2 * self._size_bytes:
-            return False
-        handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.posix_fallocate(handle, 0, self._size_bytes)
+            free = os.statvfs(self._path.parent)
+            if free.f_bavail * free.f_frsize < 2 * self._size_bytes:
+                return False
+            handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(handle, 0, self._size_bytes)
+            except OSError:
+                self._path.unlink()
+                raise
+            finally:
+                os.close(handle)
         except OSError as error:
             _log.warning("the outbox could not reserve space on the disk", error=error.strerror)
-            self._path.unlink()
             return False
-        finally:
-            os.close(handle)
         return True
 
     def drop(self) -> bool:
         """Give the space back; whether there was any."""
-        if not self._path.exists():
+        try:
+            self._path.unlink()
+        except FileNotFoundError:
             return False
-        self._path.unlink()
+        except OSError as error:  # read-only by now, perhaps
+            _log.warning("the outbox could not use its reserve", error=error.strerror)
+            return False
         _log.warning("the disk is full: the outbox uses its reserve", directory=str(self._path.parent))
         return True

@@ -15,10 +15,12 @@ Rules:
    that was confirmed; it is sent again and stored once.
 3. Room is made in this order: kept batches, the oldest first; then waiting ones of the lowest priority, the oldest
    first. What is let go unconfirmed is recorded in the same transaction as a dropped range with its reason, kept until
-   a confirm covers it, and is to be declared to the receiver.
+   a confirm covers it, and is to be declared to the receiver. Where thinning out is chosen, the oldest that were never
+   offered are not let go of whole: half of their scans are appended again under new numbers, the old ones are dropped.
 4. A definition that a batch refers to is stored with it, and kept at least as long as any such batch is here.
-5. An epoch is new when the outbox is created, found damaged, copied or restored from a backup, or when the receiver
-   knows numbers that it never gave (`fork`). The session number rises with every `next_session`.
+5. An epoch is new when the outbox is created, found damaged (that may be in any call), copied or restored from a
+   backup, or when the receiver knows numbers that it never gave (`fork`). The session number rises with every
+   `next_session`.
 6. A full disk raises OutboxFull and changes nothing; letting go works all the same, because space is kept in reserve.
 7. Calls block and are made from one thread.
 """
@@ -46,6 +48,9 @@ class Lane(NamedTuple):
     machine: str
     epoch: str
 
+
+GRACE_S = 24 * 3600.0
+"""How long confirmed batches are kept unless told otherwise."""
 
 LOW, NORMAL, HIGH = -1, 0, 1
 PRIORITIES = (LOW, NORMAL, HIGH)
@@ -143,6 +148,10 @@ class Outbox(Protocol):
         """Of what is appended now with NORMAL priority: the one that names this outbox's life."""
 
     @property
+    def instance(self) -> str:
+        """Which installation this is: a copy of the outbox, or one on another machine, has another."""
+
+    @property
     def news(self) -> Sequence[str]:
         """Sentences on what was found at opening and at forks (damaged, copied, salvaged), to be said loudly."""
 
@@ -153,10 +162,16 @@ class Outbox(Protocol):
         """The numbers given, in order. Raises OutboxFull."""
 
     def pending(self, lane: Lane, first: int, last: int, count_max: int) -> Sequence[Stored]:
-        """Up to `count_max` batches that are here (waiting or kept) with numbers from `first` to `last`, ascending."""
+        """Up to `count_max` batches that are here (waiting or kept) with numbers from `first` to `last`, ascending.
+
+        What cannot be read any more is missing from it, and declared dropped.
+        """
 
     def offer(self, lane: Lane, first: int, last: int) -> None:
-        """Durably: these numbers are about to be handed to a broker. Cheap where it is known already."""
+        """Durably: these numbers are about to be handed to a broker. Cheap where it is known already.
+
+        Also numbers that are not given yet. What was offered keeps its number: it is neither thinned out nor moved.
+        """
 
     def definition(self, lane: Lane, ref: bytes) -> GroupDefinition | None:
         """None where it is not kept (any more)."""
@@ -169,7 +184,13 @@ class Outbox(Protocol):
         """The receiver lacks these: kept ones wait again. Returns those that are not here (nor known as dropped)."""
 
     def declare_dropped(self, lane: Lane, first: int, last: int, reason: str) -> None:
-        """Record numbers as dropped, because the receiver misses them and they are not here."""
+        """Record numbers as dropped, because the receiver misses them and they are not here.
+
+        Numbers that are here are left alone; numbers above the last given will not be given any more.
+        """
+
+    def give_up(self, lane: Lane, seq: int, reason: str) -> None:
+        """Let go of a batch that waits and can never be sent, and record its number as dropped."""
 
     def fork(self, reason: str) -> None:
         """Begin new epochs: the receiver knows numbers of a lane that were never given here.

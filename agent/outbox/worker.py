@@ -22,7 +22,7 @@ class OutboxWorker:
         self._outbox: Outbox | None = None
 
     async def open(self) -> Outbox:
-        """Raises OutboxError. Of the outbox returned only `epoch` may be used outside the thread."""
+        """Raises OutboxError. Of the outbox returned only its properties may be used outside the thread."""
         try:
             self._outbox = await asyncio.get_running_loop().run_in_executor(self._thread, self._open)
         except BaseException:  # a cancellation, too, must not leave the thread behind; it is passed on
@@ -31,12 +31,13 @@ class OutboxWorker:
         return self._outbox
 
     async def call(self, method: Callable[Concatenate[Outbox, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """`await worker.call(Outbox.release, machine, through)`. It is finished even if the caller is cancelled."""
+        """`await worker.call(Outbox.offer, lane, first, last)`. It is finished even if the caller is cancelled."""
+        return await self.run(lambda outbox: getattr(outbox, method.__name__)(*args, **kwargs))
+
+    async def run(self, job: Callable[[Outbox], R]) -> R:
+        """Several calls for the price of one change of threads. It is finished even if the caller is cancelled."""
         assert self._outbox is not None, "open the outbox first"  # noqa: S101  # a programmer's error
-        bound = getattr(self._outbox, method.__name__)
-        return await asyncio.shield(
-            asyncio.get_running_loop().run_in_executor(self._thread, lambda: bound(*args, **kwargs))
-        )
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, job, self._outbox))
 
     async def close(self) -> None:
         """Finish what was asked for, then close the outbox."""

@@ -1,198 +1,440 @@
 """Which batches are on their way. Pure: no socket, no disk, no clock; takes events and the time, returns numbers.
 
-For each machine the outbox holds one unbroken range of numbers. `through` is the highest that the receiver confirmed,
-`next` the next one to publish for the first time in this session; what lies between is published and not yet confirmed:
-the window. It is bounded over all machines in count and bytes, so that the broker never has to hold more than that.
+Live first: what is appended while there is a connection goes before everything else, lanes of high priority first.
+What was appended before the connection, or could not be sent within LIVE_S, is backlog: it goes beside the live flow,
+in ascending order, as fast as agent/uplink/pace.py lets it.
+
+What is published and not confirmed is bounded over all lanes in count and bytes, so that the broker never has to hold
+more than that; the backlog never takes more than BACKLOG_SHARE of it, so that there is always room for what is live.
 
 A number is published again only when
-- the connection broke before the broker acknowledged it,
+- the connection broke before the broker acknowledged it, or the broker refused it,
 - the session was lost (the broker has forgotten us, and with us perhaps everything) and no confirm covers it, or
-- the receiver says that it is missing, and RESEND_S have passed since it was last published, because the first copy may
-  still be on its way.
+- the receiver says that it is missing, and it is no longer on its way: the receiver has stored what was published after
+  it, or nothing has been confirmed for RESEND_S; and RESEND_S have passed since it was last published, twice as long
+  after each time.
 Publishing twice does no harm (the receiver stores once); publishing never would.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from agent.outbox.contract import PRIORITIES, Held, Lane
+from agent.uplink.track import Flight, Track, Tries, Word
+from protocols.uplink.batch import SEQ_MAX
+from protocols.uplink.ranges import Range, Ranges, add, contains, minus
 
 WINDOW_COUNT = 500
 WINDOW_BYTES = 16 << 20
+BACKLOG_SHARE = 0.75
+BACKLOG_MIN = 4
+"""Where messages get lost on the way, the backlog is thinned by half, down to so many at a time; then it grows."""
+
+SHARE_MIN = 16
+"""Of the window each lane may have as much as its share, and always so many numbers."""
+
+LIVE_S = 5.0
 RESEND_S = 10.0
-RUN_MAX = 16
+RESEND_S_MAX = 60.0
+ASIDE_MAX = 3
+ASIDE_REST_S = 60.0
+
+_ORDER = tuple(sorted(PRIORITIES, reverse=True))
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Publish `count` numbers of a machine from `first` on."""
+class Run(NamedTuple):
+    """Numbers `first` to `last` of a lane's backlog are next."""
 
-    machine: str
+    lane: Lane
     first: int
-    count: int
-
-
-@dataclass(slots=True)
-class _Lane:
-    """One machine. `sizes`: bytes of each number published and unconfirmed; `sent_s`: when it was last published."""
-
-    through: int
-    next: int
     last: int
-    in_flight: set[int] = field(default_factory=set)
-    again: list[int] = field(default_factory=list)
-    sizes: dict[int, int] = field(default_factory=dict)
-    sent_s: dict[int, float] = field(default_factory=dict)
-
-    def sent_seq(self) -> int:
-        """Everything up to here was taken by the broker at least once."""
-        return min(min(self.in_flight, default=self.next), min(self.again, default=self.next), self.next) - 1
 
 
 class Window:
-    """Events in, runs out."""
+    """Events in, numbers out."""
 
     def __init__(self, count_max: int = WINDOW_COUNT, bytes_max: int = WINDOW_BYTES) -> None:
         self._count_max = count_max
         self._bytes_max = bytes_max
-        self._bytes = 0
-        self._lanes: dict[str, _Lane] = {}
-        self._turn = 0
+        self._tracks: dict[Lane, Track] = {}
+        self._live: dict[int, deque[Lane]] = {priority: deque() for priority in _ORDER}
+        self._queued: set[Lane] = set()
+        self._resting: set[Lane] = set()
+        self._behind: dict[int, dict[Lane, None]] = {priority: {} for priority in _ORDER}
+        self._is_connected = False
+        self._is_holding = False
+        self._order = self._order_stored = 0
+        self._progress_s = 0.0
+        self._aged_s = 0.0
+        self._count = self._bytes = 0  # published, not confirmed, and not known to be lost
+        self._backlog_count = 0  # of these
+        self._backlog_max = count_max
+        self._thinned_s = -math.inf
+        self.backlog_bytes = 0
 
     # --- what is there ---
 
-    def appended(self, machine: str, first: int, last: int) -> None:
-        """The outbox holds `first` to `last` of this machine now."""
-        lane = self._lanes.get(machine)
-        if lane is None:
-            lane = self._lanes[machine] = _Lane(first - 1, first, last)
-        lane.last = max(lane.last, last)
-        if first - 1 > lane.through:  # the outbox let go of its oldest
-            self._settle(lane, first - 1)
+    def __contains__(self, lane: Lane) -> bool:
+        return lane in self._tracks
 
-    def sent_seq(self, machine: str) -> int:
-        """Everything up to here was taken by the broker at least once; 0 for an unknown machine."""
-        lane = self._lanes.get(machine)
-        return 0 if lane is None else lane.sent_seq()
+    def hold(self, held: Mapping[Lane, Held]) -> None:
+        """What the outbox holds. It may have been asked a moment ago: later events are not undone."""
+        for lane, one in held.items():
+            if lane not in self._tracks:
+                track = self._track(lane, one.priority)
+                track.last = track.published = one.last
+            track = self._tracks[lane]
+            for seq in track.hold(one):
+                self._settle(track, seq)
+            self._note_backlog(track)
+
+    def reset(self) -> None:
+        """Forget what waits: numbers have moved to other lanes. `hold` follows."""
+        for track in self._tracks.values():
+            track.forget(((1, SEQ_MAX),))
+
+    def appended(self, lane: Lane, seq: int, priority: int, now_s: float) -> bool:
+        """The outbox has given this number. False where the receiver mentioned it before: somebody else gave it."""
+        track = self._track(lane, priority)
+        if seq <= track.last:  # `hold` knew of it already
+            return True
+        if seq > track.last + 1:  # numbers that the outbox gave by itself, when it thinned out
+            track.backlog = add(track.backlog, track.last + 1, seq - 1)
+            self._note_backlog(track)
+        track.unseen = add(track.unseen, track.last + 1, seq)
+        track.last, track.is_growing = seq, True
+        if self._is_connected:
+            track.live.append((seq, now_s))
+            self._note_live(track)
+        else:
+            track.put_behind(seq)
+            self._note_backlog(track)
+        return seq > track.heard
+
+    def is_growing(self, lane: Lane) -> bool:
+        """Whether numbers of this lane were given in this run."""
+        return self._tracks[lane].is_growing
+
+    def growing(self) -> set[str]:
+        """The epochs of those."""
+        return {lane.epoch for lane, track in self._tracks.items() if track.is_growing}
+
+    def sent_seq(self, lane: Lane) -> int:
+        """Everything up to here was taken by the broker at least once; 0 for an unknown lane."""
+        track = self._tracks.get(lane)
+        return 0 if track is None else track.sent_seq()
+
+    def settled_through(self, lane: Lane) -> int:
+        """Everything up to here is confirmed, or was let go of."""
+        track = self._tracks.get(lane)
+        return 0 if track is None else track.lowest() - 1
+
+    def stored(self, lane: Lane) -> tuple[int, Ranges]:
+        """(all up to here, and these above) of what the receiver has, or was dropped, as far as is known."""
+        track = self._tracks[lane]
+        low = track.lowest() - 1
+        return low, minus(track.stored, ((1, low),))
 
     def idle(self) -> bool:
         """Everything held is confirmed."""
-        return all(lane.through >= lane.last for lane in self._lanes.values())
+        return all(track.is_idle() for track in self._tracks.values())
+
+    def oldest_unconfirmed(self) -> tuple[Lane, int, float] | None:
+        """(lane, number, since when) of what the broker has taken first, and nobody has confirmed."""
+        found = [
+            (track.tries[seq].first_s if seq in track.tries else flight.sent_s, track.lane, seq)
+            for track in self._tracks.values()
+            for seq, flight in track.flights.items()
+            if not flight.flying
+        ]
+        since_s, lane, seq = min(found, default=(0.0, None, 0))
+        return None if lane is None else (lane, seq, since_s)
 
     # --- what to do ---
 
-    def take(self, room: int) -> Run | None:
-        """The next run to publish, at most `room` long; None while there is nothing, or the window is full.
-
-        Machines take turns; what the receiver misses goes before what it has not seen.
-        """
-        if room <= 0:
+    def next_live(self, now_s: float) -> tuple[Lane, int] | None:
+        """The next number that goes before all others; None while there is none, or the window is full."""
+        self._pass_time(now_s)
+        if self._count >= self._count_max or self._bytes >= self._bytes_max:
             return None
-        for lane_again in self._rotated():
-            run = self._again(*lane_again, room)
-            if run is not None:
-                return run
-        free = self._count_max - sum(len(lane.sizes) for lane in self._lanes.values())
-        if free <= 0 or self._bytes >= self._bytes_max:
-            return None
-        share = max(
-            RUN_MAX, self._count_max // max(1, len(self._lanes))
-        )  # a machine that is stuck must not hold up the others
-        for machine, lane in self._rotated():
-            count = min(lane.last - lane.next + 1, room, free, RUN_MAX, share - len(lane.sizes))
-            if count > 0:
-                self._turn += 1
-                return Run(machine, lane.next, count)
+        for priority in _ORDER:
+            queue = self._live[priority]
+            for _ in range(len(queue)):
+                track = self._tracks[queue[0]]
+                if not track.live:
+                    self._queued.discard(queue.popleft())
+                    continue
+                queue.rotate(-1)
+                if self._is_free(track, track.live[0][0], self._share()):
+                    return track.lane, track.live[0][0]
         return None
 
-    def _rotated(self) -> Sequence[tuple[str, _Lane]]:
-        lanes = list(self._lanes.items())
-        turn = self._turn % max(1, len(lanes))
-        return lanes[turn:] + lanes[:turn]
+    def next_run(self, count_max: int, now_s: float) -> Run | None:
+        """The next of the backlog, at most so many; lanes of one priority take turns."""
+        self._pass_time(now_s)
+        if not self.takes_backlog():
+            return None
+        share = int(self._share() * BACKLOG_SHARE)
+        for priority in _ORDER:
+            lanes = self._behind[priority]
+            for lane in list(lanes):
+                track = self._tracks[lane]
+                del lanes[lane]
+                if not track.backlog:
+                    continue
+                lanes[lane] = None
+                first, last = track.backlog[0]
+                if self._is_free(track, first, share):
+                    return Run(lane, first, min(last, first + count_max - 1, track.free_to))
+        return None
+
+    def takes_backlog(self) -> bool:
+        """Whether the window has room for more of the backlog."""
+        return (
+            self._backlog_count < min(BACKLOG_SHARE * self._count_max, self._backlog_max)
+            and self.backlog_bytes < BACKLOG_SHARE * self._bytes_max
+            and self._count < self._count_max
+            and self._bytes < self._bytes_max
+        )
+
+    def may_go(self, lane: Lane, seq: int, now_s: float) -> bool:
+        """Whether this number of the backlog is still to be published, and its lane may go on."""
+        self._pass_time(now_s)
+        track = self._tracks[lane]
+        return track.waits(seq) and self._is_free(track, seq, int(self._share() * BACKLOG_SHARE))
+
+    def has_live(self) -> bool:
+        """Whether anything waits to go first; perhaps held up."""
+        return bool(self._queued)
+
+    def has_backlog(self) -> bool:
+        """Whether anything is behind; perhaps held up."""
+        return any(self._tracks[lane].backlog for lanes in self._behind.values() for lane in lanes)
+
+    def waits(self, lane: Lane, seq: int) -> bool:
+        """Whether this number is still to be published."""
+        return self._tracks[lane].waits(seq)
+
+    def rests_until_s(self) -> float | None:
+        """When the first lane that rests may go on, or what stepped aside may be tried again."""
+        tracks = [self._tracks[lane] for lane in self._resting]
+        untils = [one for track in tracks for one in (track.rests_until_s, track.aside_until_s) if one]
+        return min(untils, default=None)
 
     @staticmethod
-    def _again(machine: str, lane: _Lane, room: int) -> Run | None:
-        if not lane.again:
-            return None
-        first = lane.again[0]
-        count = 1
-        while count < min(room, len(lane.again), RUN_MAX) and lane.again[count] == first + count:
-            count += 1
-        return Run(machine, first, count)
+    def _is_free(track: Track, seq: int, share: int) -> bool:
+        return not track.rests_until_s and seq <= track.free_to and track.piped < share
+
+    def _share(self) -> int:
+        """A lane that is stuck must not hold up the others."""
+        return max(SHARE_MIN, self._count_max // max(1, len(self._tracks)))
+
+    def _pass_time(self, now_s: float) -> None:
+        for lane in list(self._resting):
+            self._end_rest(self._tracks[lane], now_s)
+        if now_s - self._aged_s >= LIVE_S / 10:
+            self._aged_s = now_s
+            for lane in self._queued:
+                if self._tracks[lane].grow_old(now_s - LIVE_S):
+                    self._note_backlog(self._tracks[lane])
+
+    def _end_rest(self, track: Track, now_s: float) -> None:
+        if track.rests_until_s <= now_s:
+            track.rests_until_s = 0.0
+        if track.aside_until_s <= now_s:
+            track.aside_until_s = 0.0
+            track.put_behind(*track.aside)
+            track.aside.clear()
+            self._note_backlog(track)
+        if not (track.rests_until_s or track.aside_until_s):
+            self._resting.discard(track.lane)
 
     # --- what happened ---
 
-    def published(self, machine: str, seq: int, size: int, now_s: float) -> None:
-        """Handed to the link."""
-        lane = self._lanes[machine]
-        if seq <= lane.through:  # confirmed, or let go of, while it was read from disk
-            return
-        lane.in_flight.add(seq)
-        lane.sent_s[seq] = now_s
-        self._bytes += size - lane.sizes.get(seq, 0)
-        lane.sizes[seq] = size
-        if seq in lane.again:
-            lane.again.remove(seq)
-        lane.next = max(lane.next, seq + 1)
+    def published(self, lane: Lane, seq: int, size: int, now_s: float, *, history: bool) -> None:
+        """Handed to the link; `history`: as part of the backlog."""
+        track = self._tracks[lane]
+        appended_s = track.take_out(seq)
+        self._order += 1
+        track.flights[seq] = flight = Flight(size, self._order, now_s, history, appended_s)
+        self._pipe(track, flight, 1)
 
-    def accepted(self, machine: str, seq: int) -> None:
+    def accepted(self, lane: Lane, seq: int) -> None:
         """The broker has it."""
-        self._lanes[machine].in_flight.discard(seq)
+        self._landed(self._tracks[lane], seq)
 
-    def refused(self, machine: str, seq: int) -> None:
-        """The broker, or nobody at all, has it: it is to be published again."""
-        self._put_back(self._lanes[machine], [seq])
+    def refused(self, lane: Lane, seq: int, now_s: float, rest_s: float = 0.0) -> None:
+        """The broker, or nobody at all, has it: it is to be published again, after a rest of the lane."""
+        track = self._tracks[lane]
+        if rest_s:
+            track.rests_until_s = now_s + rest_s
+            self._resting.add(lane)
+        if self._landed(track, seq):
+            self._put_back(track, seq, now_s)
 
-    def connected(self, session_present: bool) -> None:
-        """A new connection: what was in flight goes again; with the session lost, all that is unconfirmed."""
-        for lane in self._lanes.values():
-            if session_present:
-                self._put_back(lane, sorted(lane.in_flight))
-            else:
-                self._bytes -= sum(lane.sizes.values())
-                lane.in_flight.clear()
-                lane.again.clear()
-                lane.sizes.clear()
-                lane.sent_s.clear()
-                lane.next = lane.through + 1
+    def too_large(self, lane: Lane, seq: int, now_s: float) -> None:
+        """The broker does not take it. It steps aside for the others; where they are too large, too, the lane rests."""
+        track = self._tracks[lane]
+        if self._landed(track, seq):
+            self._remove(track, seq)
+            track.aside = sorted({*track.aside, seq})
+        track.aside_until_s = now_s + ASIDE_REST_S
+        if len(track.aside) >= ASIDE_MAX:
+            track.rests_until_s = track.aside_until_s
+        self._resting.add(lane)
 
-    def _put_back(self, lane: _Lane, seqs: Sequence[int]) -> None:
-        for seq in seqs:
-            lane.in_flight.discard(seq)
-            self._bytes -= lane.sizes.pop(seq, 0)
-            lane.sent_s.pop(seq, None)
-        lane.again = sorted({*lane.again, *(seq for seq in seqs if seq > lane.through)})
+    def aside(self, lane: Lane) -> Sequence[int]:
+        """Numbers that the broker does not take, and that are in the way of others that it does."""
+        return tuple(self._tracks[lane].aside)
 
-    def confirmed(self, machine: str, through: int, missing: Sequence[tuple[int, int]], now_s: float) -> int:
-        """The receiver's word. Returns up to where it covers what the outbox holds, so that this may be let go.
+    def gone(self, lane: Lane, numbers: Ranges) -> None:
+        """The outbox holds these no longer."""
+        track = self._tracks[lane]
+        track.forget(numbers)
+        for seq in [seq for seq in track.flights if contains(numbers, seq)]:
+            self._settle(track, seq)
 
-        What the outbox has dropped is not among it before the receiver has been told and says so.
-        """
-        lane = self._lanes.get(machine)
-        if lane is None:
-            return 0
-        self._settle(lane, min(through, lane.last))
-        wanted = [
-            seq
-            for seq in _numbers(missing, lane.through + 1, lane.next - 1)
-            if seq not in lane.in_flight and now_s - lane.sent_s.get(seq, -RESEND_S) >= RESEND_S
-        ]
-        if wanted:
-            self._put_back(lane, wanted)
-        return min(through, lane.last)
+    def settled(self, lane: Lane, seq: int) -> int:
+        """Where the broker's word is the receiver's: it has this number. Returns the bytes of backlog freed."""
+        track = self._tracks[lane]
+        track.stored = add(track.stored, seq)
+        return self._settle(track, seq)
 
-    def _settle(self, lane: _Lane, through: int) -> None:
-        if through <= lane.through:
+    def connected(self, session_present: bool, now_s: float) -> None:
+        """A new connection: what waits is backlog; what was in flight goes again; without a session, all of it."""
+        self._is_connected = True
+        self._progress_s = now_s
+        for track in self._tracks.values():
+            again = [seq for seq, flight in track.flights.items() if flight.flying or not session_present]
+            for seq in again:
+                self._remove(track, seq)
+            track.put_behind(*again, *(seq for seq, _ in track.live))
+            track.live.clear()
+            track.rests_until_s = track.aside_until_s = 0.0
+            self._end_rest(track, now_s)
+
+    def disconnected(self) -> None:
+        """What is appended from now on is backlog."""
+        self._is_connected = False
+
+    # --- what the receiver says ---
+
+    def hold_back(self) -> None:
+        """What gets a number from now on waits until the receiver has spoken: it might know that number."""
+        self._is_holding = True
+        for track in self._tracks.values():
+            track.free_to = track.last
+
+    def let_go(self, lane: Lane | None = None) -> None:
+        """The receiver has spoken of this lane, or nothing more is to be waited for."""
+        if lane is not None:
+            self._tracks[lane].free_to = SEQ_MAX
             return
-        lane.through = through
-        lane.next = max(lane.next, through + 1)
-        for seq in [seq for seq in lane.sizes if seq <= through]:
-            self._bytes -= lane.sizes.pop(seq)
-        lane.sent_s = {seq: at_s for seq, at_s in lane.sent_s.items() if seq > through}
-        lane.in_flight = {seq for seq in lane.in_flight if seq > through}
-        lane.again = [seq for seq in lane.again if seq > through]
+        self._is_holding = False
+        for track in self._tracks.values():
+            track.free_to = SEQ_MAX
 
+    def is_heard(self, lane: Lane) -> bool:
+        """Whether the receiver has spoken of this lane, in this run."""
+        return self._tracks[lane].is_heard
 
-def _numbers(ranges: Sequence[tuple[int, int]], low: int, high: int) -> Iterator[int]:
-    for first, last in ranges:
-        yield from range(max(first, low), min(last, high) + 1)
+    def confirmed(self, lane: Lane, through_seq: int, highest: int, missing: Sequence[Range], now_s: float) -> Word:
+        """The receiver's word on a lane that is known here: see protocols/uplink/confirm.py."""
+        track = self._tracks[lane]
+        heard = track.hear(through_seq, highest, missing)
+        freed = 0
+        for seq in [seq for seq in track.flights if contains(heard.stored, seq)]:
+            self._order_stored = max(self._order_stored, track.flights[seq].order)
+            self._progress_s = now_s
+            freed += self._settle(track, seq)
+        if freed:
+            self._backlog_max = min(self._count_max, self._backlog_max + max(1, self._backlog_max // 8))
+        unknown: Ranges = ()
+        if heard.lost:
+            self._miss(track, heard.lost, highest, now_s)
+            unknown = minus(minus(heard.lost, track.on_its_way()), track.dropped)
+        return Word(unknown, heard.strange, track.heard > track.last, freed)
+
+    def _miss(self, track: Track, lost: Ranges, highest: int, now_s: float) -> None:
+        is_quiet = now_s - self._progress_s >= RESEND_S
+        for seq in [seq for seq, flight in track.flights.items() if not flight.flying and contains(lost, seq)]:
+            flight = track.flights[seq]
+            is_overtaken = flight.order < self._order_stored or seq > highest
+            if is_overtaken and not flight.passed:
+                self._pipe(track, flight, -1)
+                flight.passed = True
+            tries = track.tries.get(seq, Tries(0, flight.sent_s))
+            patience_s = min(RESEND_S * 2 ** min(tries.times, 10), RESEND_S_MAX)
+            if (is_overtaken or is_quiet) and now_s - flight.sent_s >= patience_s:
+                track.tries[seq] = Tries(tries.times + 1, tries.first_s)
+                self._put_back(track, seq, now_s)
+                self._thin(now_s)
+
+    def _thin(self, now_s: float) -> None:
+        """What was published got lost on the way: most likely a queue of the broker ran over. Send less at a time."""
+        if now_s - self._thinned_s >= RESEND_S:
+            self._thinned_s = now_s
+            self._backlog_max = max(BACKLOG_MIN, min(self._backlog_max, self._count_max) // 2)
+
+    # --- the account ---
+
+    def _track(self, lane: Lane, priority: int) -> Track:
+        track = self._tracks.get(lane)
+        if track is None:
+            track = self._tracks[lane] = Track(lane, priority)
+            if self._is_holding:
+                track.free_to = 0
+        return track
+
+    def _note_live(self, track: Track) -> None:
+        if track.lane not in self._queued:
+            self._queued.add(track.lane)
+            self._live[track.priority].append(track.lane)
+
+    def _note_backlog(self, track: Track) -> None:
+        if track.backlog:
+            self._behind[track.priority].setdefault(track.lane)
+
+    def _pipe(self, track: Track, flight: Flight, sign: int) -> None:
+        track.piped += sign
+        self._count += sign
+        self._bytes += sign * flight.size
+        if flight.history:
+            self._backlog_count += sign
+            self.backlog_bytes += sign * flight.size
+
+    @staticmethod
+    def _landed(track: Track, seq: int) -> bool:
+        """The broker has answered, which was waited for."""
+        flight = track.flights.get(seq)
+        was_flying = flight is not None and flight.flying
+        if flight is not None:
+            flight.flying = False
+        return was_flying
+
+    def _remove(self, track: Track, seq: int) -> Flight:
+        flight = track.flights.pop(seq)
+        if not flight.passed:
+            self._pipe(track, flight, -1)
+        return flight
+
+    def _settle(self, track: Track, seq: int) -> int:
+        """It needs no more care. Returns the bytes of backlog that are no longer on their way."""
+        track.tries.pop(seq, None)
+        if seq not in track.flights:
+            return 0
+        flight = self._remove(track, seq)
+        return flight.size if flight.history and not flight.passed else 0
+
+    def _put_back(self, track: Track, seq: int, now_s: float) -> None:
+        flight = self._remove(track, seq)
+        if flight.appended_s is not None and now_s - flight.appended_s < LIVE_S and not flight.history:
+            track.put_live(seq, flight.appended_s)
+            self._note_live(track)
+        else:
+            track.put_behind(seq)
+            self._note_backlog(track)

@@ -6,16 +6,16 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cloud.commands.options import Assignments, Config, Json, PlantArgument, name, now_us, opened, plant
+from cloud.commands.options import Assignments, Config, Json, PlantArgument, clock, name, now_us, opened, plant
 from protocols.program.console import USAGE, Failure, ago, table
-from protocols.program.terminal import folded_lines, print_json
+from protocols.program.terminal import clean, folded_lines, print_json
 
 if TYPE_CHECKING:
     from cloud.overview import GatewayView, Receiving
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 gateways = typer.Typer(no_args_is_help=True, help="Gateways: whether they are there, and what they say.")
 
-COLUMNS = ("state", "gateway", "plant", "known", ">last beat", ">buffer", ">oldest", "PLC links", ">clock", "version")
+COLUMNS = (
+    *("state", ">since", "gateway", "plant", "known", ">last beat", ">buffer", ">oldest"),
+    *("PLC links", ">clock", "version"),
+)
 
 _ENTER = "\x1b[?1049h\x1b[?25l"  # the alternate screen, without a cursor
 _LEAVE = "\x1b[?25h\x1b[?1049l"
@@ -75,6 +78,52 @@ def list_gateways(config: Config = None, assignments: Assignments = None, as_jso
         typer.echo(line)
     if seen.views:
         table(COLUMNS, [_row(view, seen.as_of_us) for view in seen.views], fold=True)
+
+
+@gateways.command("history")
+def history(
+    where: PlantArgument,
+    thing: Annotated[str, typer.Argument(metavar="THING", help="The gateway's thing name.")],
+    limit: Annotated[int, typer.Option("--limit", min=1, max=200, help="How many, the newest first.")] = 20,
+    config: Config = None,
+    assignments: Assignments = None,
+    as_json: Json = False,
+) -> None:
+    """Show since when a gateway was what, and why."""
+    from protocols.uplink.topics import GatewayTopic
+
+    topic = GatewayTopic(plant(where), name(thing, "gateway"))
+    with opened(config, assignments) as store:
+        events = store.history(topic, limit)
+    if as_json:
+        print_json({"events": [asdict(event) for event in events]})
+    elif not events:
+        typer.echo(f"Nothing is known of a gateway {thing} in plant {topic.plant}.")
+    else:
+        table(["at", "event", "why"], [(clock(event.at_us), event.event, event.detail) for event in events], fold=True)
+
+
+@gateways.command("accept")
+def accept(
+    where: PlantArgument,
+    thing: Annotated[str, typer.Argument(metavar="THING", help="The gateway's thing name.")],
+    config: Config = None,
+    assignments: Assignments = None,
+    as_json: Json = False,
+) -> None:
+    """Say that a gateway's fenced installation is the right one.
+
+    If the other goes on speaking, that one is fenced.
+    """
+    from protocols.uplink.topics import GatewayTopic
+
+    topic = GatewayTopic(plant(where), name(thing, "gateway"))
+    with opened(config, assignments) as store:
+        host = store.accept_gateway(topic)
+    if as_json:
+        print_json({"plant": str(topic.plant), "thing": thing, "host": host})
+    else:
+        typer.echo(clean(f"The installation of {thing} on host {host or 'unknown'} is accepted; stop the other one."))
 
 
 @gateways.command("watch")
@@ -160,6 +209,9 @@ def _notes(seen: Seen) -> Iterator[str]:
             yield f"The receiver is not running: this is how things were {silence} ago."
         case receiving if not receiving.connected:
             yield "The receiver has no connection to the broker at the moment; its log says why."
+    for view in seen.views:
+        if view.fenced:
+            yield f"{view.thing} of {view.plant}: {view.fenced}"
     if not seen.views:
         yield "No gateway is known yet; one appears with its first heartbeat from a known plant."
 
@@ -169,6 +221,7 @@ def _row(view: GatewayView, as_of_us: int) -> tuple[Any, ...]:
 
     return (
         f"{view.presence.shape} {view.presence.word}",
+        "-" if view.since_us is None else ago(max(0, as_of_us - view.since_us) / 1e6),
         view.thing,
         str(view.plant),
         "registered" if view.registered else "pending",
@@ -196,6 +249,9 @@ def _as_json(seen: Seen) -> dict[str, Any]:
                 "registered": view.registered,
                 "presence": view.presence.word,
                 "reason": view.reason,
+                "since_us": view.since_us,
+                "host": view.host,
+                "fenced": view.fenced,
                 "alive_us": view.alive_us,
                 "buffer": {
                     "messages": view.queued,

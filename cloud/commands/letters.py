@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cloud.commands.options import Assignments, Config, Json, now_us, opened
+from cloud.commands.options import Assignments, Config, Json, clock, now_us, opened
 from protocols.program.console import UNAVAILABLE, USAGE, Failure, ago, size, table
 from protocols.program.terminal import clean, print_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from cloud.store.contract import DeadLetter, Store
 
@@ -69,12 +68,12 @@ def show(
     from cloud.commands.payload import explained, hex_head
 
     with opened(config, assignments) as store:
-        letter = store.dead_letter(number)
+        letter, payload = store.dead_letter(number)
     if raw is not None:
-        _save(raw, letter.payload)
-    contents = explained(letter.topic, letter.payload)
+        _save(raw, payload)
+    contents = explained(letter.topic, payload)
     if as_json:
-        print_json({**_head(letter), "contents": contents, "hex": letter.payload[:256].hex()})
+        print_json({**_head(letter), "contents": contents, "hex": payload[:256].hex()})
         return
     typer.echo(f"dead letter {letter.id}, {letter.state}")
     for label, text in (
@@ -85,7 +84,7 @@ def show(
         *contents,
     ):
         typer.echo(f"  {label:9} {clean(text)}")
-    for line in hex_head(letter.payload):
+    for line in hex_head(payload):
         typer.echo(f"  {line}")
     if raw is not None:
         typer.echo(f"  the payload is saved in {raw}")
@@ -117,13 +116,41 @@ def replay(
         raise Failure("name one dead letter, or --all; see them with: holdfast-cloud dlq list", USAGE)
     with opened(config, assignments) as store:
         numbers = store.waiting() if number is None else [number]
-        done = [_replay(store, store.dead_letter(one)) for one in numbers]
+        done = [_replay(store, *found) for found in _definitions_first(store, numbers)]
     taken = sum(one.taken for one in done)
     if as_json:
         print_json({"replayed": taken, "remaining": len(done) - taken, "letters": done})
     else:
         _tell(done, taken)
     return 0 if taken == len(done) else 1
+
+
+def _definitions_first(store: Store, numbers: Sequence[int]) -> Iterator[tuple[DeadLetter, bytes]]:
+    """Telemetry that waits can refer to a definition that waits."""
+    later = []
+    for number in numbers:
+        letter, payload = store.dead_letter(number)
+        if "/definition/" in letter.topic:
+            yield letter, payload
+        else:
+            later.append(number)
+    yield from map(store.dead_letter, later)
+
+
+@letters.command("drop")
+def drop(
+    number: Number,
+    config: Config = None,
+    assignments: Assignments = None,
+    as_json: Json = False,
+) -> None:
+    """Throw a dead letter away, for good."""
+    with opened(config, assignments) as store:
+        store.drop_letter(number)
+    if as_json:
+        print_json({"dropped": number})
+    else:
+        typer.echo(f"Dead letter {number} is thrown away.")
 
 
 def _tell(done: Sequence[Replayed], taken: int) -> None:
@@ -134,7 +161,7 @@ def _tell(done: Sequence[Replayed], taken: int) -> None:
     typer.echo(f"{taken} replayed, {len(done) - taken} remain.")
 
 
-def _replay(store: Store, letter: DeadLetter) -> Replayed:
+def _replay(store: Store, letter: DeadLetter, payload: bytes) -> Replayed:
     """Through the receiver's own path: decode, then commit. A status counts as history, never as a sign of life."""
     from cloud import decode
     from cloud.definitions import Definitions
@@ -145,7 +172,7 @@ def _replay(store: Store, letter: DeadLetter) -> Replayed:
     def find(machine: MachineTopic, ref: bytes) -> Definition | None:
         return Definitions().find(store, machine, ref)
 
-    item = decode.item(letter.topic, letter.payload, retained=True, received_us=letter.last_us, find=find)
+    item = decode.item(letter.topic, payload, retained=True, received_us=letter.last_us, find=find)
     if isinstance(item, Undecodable):
         return Replayed(letter.id, False, f"still undecodable: {item.reason}")
     if isinstance(item, decode.Undefined):
@@ -174,12 +201,8 @@ def _head(letter: DeadLetter) -> dict[str, Any]:
 
 
 def _times(letter: DeadLetter) -> str:
-    first, last = (_clock(time_us) for time_us in (letter.first_us, letter.last_us))
+    first, last = (clock(time_us) for time_us in (letter.first_us, letter.last_us))
     return first if letter.count == 1 else f"{letter.count} times from {first} to {last}"
-
-
-def _clock(time_us: int) -> str:
-    return datetime.fromtimestamp(time_us / 1e6).astimezone().isoformat(" ", "seconds")
 
 
 def _save(path: Path, payload: bytes) -> None:

@@ -16,7 +16,7 @@ machines = typer.Typer(no_args_is_help=True, help="Machines: what owns readings,
 @machines.command("list")
 def list_machines(config: Config = None, assignments: Assignments = None, as_json: Json = False) -> None:
     """List the machines, each with its ledger: what is stored, missing, or dropped by its gateway."""
-    from cloud.overview import account
+    from cloud.completeness import account
     from protocols.uplink.topics import MachineTopic
 
     with opened(config, assignments) as store:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -77,6 +78,11 @@ def plant(text: str) -> Plant:
     if len(parts) != 3:
         raise Failure(f"{text!r:.200} is not a plant; write TENANT/PROVINCE/PLANT, as in acme/north/plant-1", USAGE)
     return Plant(name(parts[0], "tenant"), name(parts[1], "province"), name(parts[2], "plant"))
+
+
+def clock(time_us: int) -> str:
+    """A moment as people here read it, with the distance from UTC."""
+    return datetime.fromtimestamp(time_us / 1e6).astimezone().isoformat(" ", "seconds")
 
 
 def now_us() -> int:

@@ -8,6 +8,7 @@ from itertools import islice
 
 from protocols.uplink import envelope, frames, status, topics
 from protocols.uplink.batch import Batch
+from protocols.uplink.mark import unmark
 from protocols.values import Quality
 
 TAGS_SHOWN_MAX = 20
@@ -47,7 +48,10 @@ def _contents(topic: str, payload: bytes) -> Iterator[tuple[str, str]]:
         return
     try:
         if isinstance(where, topics.MachineTopic):
-            yield from _batch(envelope.decode(payload))
+            message, historical = unmark(payload)
+            if historical:
+                yield "mark", "historical: of a backlog"
+            yield from _batch(envelope.decode(message))
             return
         if isinstance(where, topics.GatewayTopic):
             said = status.decode(payload)

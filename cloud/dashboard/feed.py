@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from cloud.dashboard import backlog
 from cloud.dashboard.snapshot import Rows, State, build, change, gather
 from cloud.receiver import ReceiverState
 from cloud.store.contract import LatestValue, StoreError
@@ -52,6 +53,7 @@ class Feed:
         self._receiver = receiver
         self._rows = Rows(0, 0, (), (), 0)
         self._rows_s = -ROWS_S_MAX
+        self._backlogs: backlog.Seen = {}
         self._is_changed = True
         self._trouble = ""
         self._snapshot: Snapshot | None = None
@@ -147,7 +149,7 @@ class Feed:
         began_s = time.monotonic()
         await self._read(began_s)
         rate = self._rate(time.monotonic())
-        state = build(self._rows, self._receiver, rate, self._trouble, time.time_ns() // 1000)
+        state = build(self._rows, self._receiver, rate, self._trouble, time.time_ns() // 1000, self._backlogs)
         taken = Snapshot(1 if self._snapshot is None else self._snapshot.number + 1, state)
         self._snapshot, self._snapshot_s = taken, time.monotonic()
         self._took_s = self._snapshot_s - began_s
@@ -162,6 +164,7 @@ class Feed:
         self._is_changed = False
         try:
             self._rows = await self._store.call(gather)
+            self._backlogs = backlog.noted(self._backlogs, self._rows.gateways)
             self._rows_s = now_s
             self._trouble = ""
         except StoreError as error:

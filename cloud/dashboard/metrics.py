@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from cloud.dashboard.snapshot import State
 
+STATES = ("stored", "in_flight", "dropped", "missing")
+
 
 def metrics(state: State) -> str:
     """The page's text at /metrics."""
@@ -27,6 +29,13 @@ def metrics(state: State) -> str:
             ),
             _family("gateways", "gauge", "Gateways by presence.", _by("presence", totals["presence"])),
             _family("gateway_buffer_messages", "gauge", "Messages in a gateway's outbox, as it last said.", buffers),
+            _family("gateways_fenced", "gauge", "Gateways of which two installations speak.", {"": totals["fenced"]}),
+            _family(
+                "batches",
+                "gauge",
+                "Batches that are known to exist, over all epochs, by what became of them.",
+                _by("state", {state: totals["ledger"][state] for state in STATES}),
+            ),
             _family("machines_pending", "gauge", "Machines that nobody has approved.", {"": totals["pending"]}),
             _family(
                 "dead_letters_waiting",

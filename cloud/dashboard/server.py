@@ -47,10 +47,11 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
+_SCRIPTS = ("page", "receiver", "completeness", "gateways", "machines", "values", "elements")
 _FILES = {
     "/": ("index.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
-    **{f"/{name}.js": (f"{name}.js", "text/javascript") for name in ("page", "gateways", "machines", "elements")},
+    **{f"/{name}.js": (f"{name}.js", "text/javascript") for name in _SCRIPTS},
 }
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -12,17 +12,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloud import overview
+from cloud.dashboard import backlog, gateways, ledgers
+from cloud.dashboard.ledgers import Books, books
+from cloud.dashboard.text import plain
 from cloud.receiver import ReceiverState
 from cloud.store.contract import GatewayRow, LatestValue, MachineRow, Store
 from protocols.uplink.presence import Presence
-from protocols.uplink.topics import MachineTopic
+from protocols.uplink.topics import GatewayTopic, MachineTopic
 from protocols.values import Quality, Value
 
 GATEWAYS_MAX = 500
 MACHINES_MAX = 1000
 VALUES_MAX = 500
-LINKS_MAX = 100
-TEXT_MAX = 300
 
 _WORST_FIRST = (Presence.LOST, Presence.SILENT, Presence.UNKNOWN, Presence.STOPPED, Presence.ONLINE)
 
@@ -36,7 +37,7 @@ class Rows:
     tenants: int
     plants: int
     gateways: Sequence[GatewayRow]
-    machines: Sequence[tuple[MachineRow, overview.Account | None]]
+    machines: Sequence[tuple[MachineRow, Books | None]]
     dead_letters_waiting: int
 
 
@@ -48,23 +49,28 @@ def gather(store: Store) -> Rows:
         plants=len(store.plants()),
         gateways=store.gateways(),
         machines=[
-            (row, overview.account(store.ledgers(MachineTopic(row.plant, row.machine))))
-            if at < MACHINES_MAX
-            else (row, None)
+            (row, books(store, MachineTopic(row.plant, row.machine)) if at < MACHINES_MAX else None)
             for at, row in enumerate(machines)
         ],
         dead_letters_waiting=len(store.waiting()),
     )
 
 
-def build(rows: Rows, receiver: ReceiverState, readings_per_s: float | None, page_trouble: str, now_us: int) -> State:
+def build(
+    rows: Rows,
+    receiver: ReceiverState,
+    readings_per_s: float | None,
+    page_trouble: str,
+    now_us: int,
+    backlogs: backlog.Seen,
+) -> State:
     """The whole of it. `page_trouble`: why `rows` are old, or empty."""
     since_us = now_us if receiver.listening_since_us is None else receiver.listening_since_us
-    views = [overview.gateway(row, now_us, since_us) for row in rows.gateways]
+    views = [(row, overview.gateway(row, now_us, since_us)) for row in rows.gateways]
     counts = {presence.word: 0 for presence in Presence}
-    for view in views:
+    for _, view in views:
         counts[view.presence.word] += 1
-    shown = sorted(views, key=lambda view: _WORST_FIRST.index(view.presence))[:GATEWAYS_MAX]
+    shown = sorted(views, key=_worst_first)[:GATEWAYS_MAX]
     return {
         "now_us": now_us,
         "receiver": _receiver(receiver, readings_per_s, page_trouble),
@@ -75,13 +81,22 @@ def build(rows: Rows, receiver: ReceiverState, readings_per_s: float | None, pag
             "machines": len(rows.machines),
             "pending": sum(row.state == "pending" for row, _ in rows.machines),
             "presence": counts,
+            "fenced": sum(bool(view.fenced) for _, view in views),
+            "ledger": ledgers.whole(found for _, found in rows.machines),
         },
         "notes": _notes(len(views), len(rows.machines)),
-        "gateways": {f"{view.plant}/{view.thing}": _gateway(view) for view in shown},
-        "machines": {
-            f"{row.plant}/{row.machine}": _machine(row, account) for row, account in rows.machines[:MACHINES_MAX]
+        "gateways": {
+            f"{row.plant}/{row.thing}": gateways.gateway(
+                row, view, backlog.trend(backlogs.get(GatewayTopic(row.plant, row.thing), ())), now_us
+            )
+            for row, view in shown
         },
+        "machines": {f"{row.plant}/{row.machine}": _machine(row, found) for row, found in rows.machines[:MACHINES_MAX]},
     }
+
+
+def _worst_first(one: tuple[GatewayRow, overview.GatewayView]) -> tuple[bool, int]:
+    return not one[1].fenced, _WORST_FIRST.index(one[1].presence)
 
 
 def change(before: State, after: State) -> State:
@@ -111,11 +126,12 @@ def values(latest: Sequence[LatestValue], tag: str) -> State:
         "values": [
             {
                 "tag": value.tag,
+                "shown": plain(value.tag),
                 "value": shown(value.value),
-                "unit": value.unit,
+                "unit": plain(value.unit),
                 "quality": Quality.word(value.quality),
                 "code": Quality.name(value.quality),
-                "reason": _short(value.reason),
+                "reason": plain(value.reason),
                 "time_us": value.time_us,
             }
             for value in found[:VALUES_MAX]
@@ -138,7 +154,7 @@ def shown(value: Value) -> str:
             return f"{value:.2f}"
         case float():
             return f"{value:.7g}"
-    return _short(str(value))
+    return plain(str(value))
 
 
 def _receiver(receiver: ReceiverState, readings_per_s: float | None, page_trouble: str) -> State:
@@ -166,62 +182,25 @@ def _receiver(receiver: ReceiverState, readings_per_s: float | None, page_troubl
     }
 
 
-def _gateway(view: overview.GatewayView) -> State:
-    return {
-        "plant": str(view.plant),
-        "thing": view.thing,
-        "registered": view.registered,
-        "word": view.presence.word,
-        "shape": view.presence.shape,
-        "colour": view.presence.colour,
-        "reason": _short(view.reason),
-        "alive_us": view.alive_us,
-        "version": view.version,
-        "queued": view.queued,
-        "queued_bytes": view.queued_bytes,
-        "limit_bytes": view.limit_bytes,
-        "oldest_s": view.oldest_s,
-        "full_in_s": view.full_in_s,
-        "dropped": view.dropped,
-        "skew_us": view.skew_us,
-        "clock_synchronised": view.clock_synchronised,
-        "certificate_days_left": view.certificate_days_left,
-        "links": [
-            {
-                "device": device,
-                "machine": link.machine,
-                "state": link.state,
-                "reason": _short(link.reason),
-                "since_us": link.since * 1000,
-            }
-            for device, link in view.links[:LINKS_MAX]
-        ],
-        "links_more": max(0, len(view.links) - LINKS_MAX),
-    }
-
-
-def _machine(row: MachineRow, account: overview.Account | None) -> State:
+def _machine(row: MachineRow, found: Books | None) -> State:
     return {
         "plant": str(row.plant),
         "machine": row.machine,
         "state": row.state,
-        "gateway": row.gateway,
+        "gateway": plain(row.gateway),
         "last_event_us": row.last_event_us,
         "batches": row.batches,
         "tags": row.tags,
-        "ledger": "no numbers known yet" if account is None else str(account),
-        "complete": account is None or account.complete,
+        "ledger": ledgers.shown(found),
     }
 
 
-def _notes(gateways: int, machines: int) -> list[str]:
+def _notes(all_gateways: int, all_machines: int) -> list[str]:
     notes = []
-    if gateways > GATEWAYS_MAX:
-        notes.append(f"{GATEWAYS_MAX} of {gateways:,} gateways are shown, the ones in trouble first; all: gateway list")
-    if machines > MACHINES_MAX:
-        notes.append(f"{MACHINES_MAX} of {machines:,} machines are shown; all: machine list")
+    if all_gateways > GATEWAYS_MAX:
+        notes.append(
+            f"{GATEWAYS_MAX} of {all_gateways:,} gateways are shown, the ones in trouble first; all: gateway list"
+        )
+    if all_machines > MACHINES_MAX:
+        notes.append(f"{MACHINES_MAX} of {all_machines:,} machines are shown; all: machine list")
     return notes
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= TEXT_MAX else f"{text[:TEXT_MAX]}…"

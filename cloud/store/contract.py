@@ -12,17 +12,26 @@ Rules:
    Machines and gateways of a known plant are created as `pending` by their first message.
 4. The ledger holds, per machine and epoch, ranges of numbers that are stored or declared dropped; its cost is in
    ranges, not in messages (see cloud/sequence.py).
-5. A gateway's presence fields change by the rules of protocols/uplink/presence.py only.
-6. Queries may run beside commits, from another process too.
+5. A gateway's presence fields change by the rules of protocols/uplink/presence.py only; which installations speak under
+   its name, by those of cloud/speakers.py.
+6. A batch that can never be stored (its values fit no database; it cannot be decoded, but its number is recognised)
+   becomes a dead letter, and its number counts as dropped with the letter's number as the reason, so that its gateway
+   does not wait for ever. Of a number that is only recognised, this holds where its gateway has said that it exists.
+   Whatever arrives later under such a number, a replay too, makes it stored.
+7. What is over the retention is thrown away by `tend`, in small steps; the ledger stays for ever.
+8. Queries may run beside commits, from another process too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from pydantic import BaseModel, ConfigDict, Field
+
+from cloud.speakers import Speakers
 from protocols.uplink.batch import Batch
 from protocols.uplink.confirm import MachineConfirm
 from protocols.uplink.definition import Definition
@@ -30,6 +39,8 @@ from protocols.uplink.presence import Heard
 from protocols.uplink.status import Status
 from protocols.uplink.topics import DefinitionTopic, GatewayTopic, MachineTopic, Plant
 from protocols.values import Value
+
+GATEWAY_EVENTS_MAX = 200
 
 
 class StoreError(Exception):
@@ -44,7 +55,8 @@ class StoreAway(StoreError):
 class Telemetry:
     """A decoded telemetry message with its raw `payload` (kept whole if it turns into a dead letter).
 
-    `digest`: 16 bytes of BLAKE2b of the payload. `received_us`: the receiver's clock.
+    `digest`: 16 bytes of BLAKE2b of the message, without a mark. `received_us`: the receiver's clock. `historical`:
+    of a backlog (protocols/uplink/mark.py).
     """
 
     topic: MachineTopic
@@ -52,6 +64,7 @@ class Telemetry:
     payload: bytes
     digest: bytes
     received_us: int
+    historical: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +90,43 @@ class Defined:
 
 
 @dataclass(frozen=True, slots=True)
+class Number:
+    """Whose number a message carries, as far as that can be told."""
+
+    machine: MachineTopic
+    gateway: str
+    epoch: str
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
 class Undecodable:
-    """A message that cannot be taken: kept whole as a dead letter. `topic` as text, since it may be the fault."""
+    """A message that cannot be taken: kept whole as a dead letter. `topic` as text, since it may be the fault.
+
+    `number`: where it can be recognised all the same.
+    """
 
     topic: str
     payload: bytes
     reason: str
     received_us: int
+    number: Number | None = None
 
 
-Item = Telemetry | Beat | Defined | Undecodable
+@dataclass(frozen=True, slots=True)
+class Undefined:
+    """Telemetry that refers to definitions which we lack. It is not stored: its gateway has it still, and is asked.
+
+    Only where its plant is not known it becomes a dead letter, because there nothing is confirmed or asked for.
+    """
+
+    topic: MachineTopic
+    refs: tuple[bytes, ...]
+    payload: bytes
+    received_us: int
+
+
+Item = Telemetry | Beat | Defined | Undecodable | Undefined
 
 
 class Committed(Enum):
@@ -99,6 +139,7 @@ class Committed(Enum):
     DEAD = "undecodable: dead letter"
     BEAT = "heartbeat taken"
     DEFINED = "definition taken"
+    ASKED = "refers to a definition that is not here: asked for"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +157,23 @@ class MachineRow:
 
 @dataclass(frozen=True, slots=True)
 class GatewayRow:
-    """A gateway as listed. `registered`: by an operator, otherwise pending."""
+    """A gateway as listed. `registered`: by an operator, otherwise pending. `since_us`: of its last noted change."""
 
     plant: Plant
     thing: str
     registered: bool
     heard: Heard
+    speakers: Speakers = field(default_factory=Speakers)
+    since_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayEvent:
+    """Something noted of a gateway: online, stopped, lost, silent, replaced, cloned or clone ended; and why."""
+
+    at_us: int
+    event: str
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +192,7 @@ class LatestValue:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A message that could not be taken. `count`: how often the same topic and payload arrived."""
+    """A message that could not be taken. `count`: how often the same topic and payload arrived; `size`: bytes."""
 
     id: int
     topic: str
@@ -150,7 +202,6 @@ class DeadLetter:
     count: int
     size: int
     state: str  # waiting | replayed
-    payload: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,12 +209,84 @@ class Ledger:
     """One machine's account in one epoch. Ranges are closed, ascending, and neither touch nor overlap.
 
     `known`: the highest number known to exist, from what was stored, or declared sent or dropped.
+    `given`, `sent`: the highest that the gateway said it has given, and handed to the broker without a gap below.
+    `named`: whether the gateway's last status still named this epoch. `readings`: stored in it.
     """
 
     epoch: str
     stored: Sequence[tuple[int, int]]
     dropped: Sequence[tuple[int, int]]
     known: int
+    given: int = 0
+    sent: int = 0
+    named: bool = False
+    readings: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Numbers that were let go unstored, and why."""
+
+    first: int
+    last: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a gateway's confirm says. Only what it sends for is in it.
+
+    `machines`: of the epoch that its last status is in; of a machine that has nothing in that, the newest one.
+    `others`: of the other epochs that the status named, or that something was stored in lately, the newest first.
+    `pending`: there is a gap or a backlog. `fenced`: why `fenced_instance` must be silent, or empty.
+    """
+
+    machines: Mapping[str, MachineConfirm]
+    others: Mapping[str, Sequence[MachineConfirm]] = field(default_factory=dict)
+    pending: bool = False
+    fenced: str = ""
+    fenced_instance: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """What is kept. `days`: readings and events, by the receiver's clock; None: for ever.
+
+    `letters_max`, `letters_bytes_max`, `letters_days`: dead letters; with more, those that were replayed go first, then
+    the oldest.
+    """
+
+    days: float | None = None
+    letters_max: int = 10_000
+    letters_bytes_max: int = 256 * 1024 * 1024
+    letters_days: float | None = None
+
+
+class StoreSettings(BaseModel):
+    """What every kind of store can be told of its retention; its own settings model adds the rest."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    retain_days: float | None = Field(
+        None,
+        gt=0,
+        le=36_500,
+        description="Days to keep readings and the records of messages after they were stored; null: for ever. "
+        "The account of numbers stays for ever.",
+    )
+    dead_letters_max: int = Field(
+        10_000, ge=1, le=1_000_000, description="Dead letters to keep; beyond, the oldest go, replayed ones first."
+    )
+    dead_letters_bytes_max: int = Field(
+        256 * 1024 * 1024, ge=1024 * 1024, description="Bytes of dead letters to keep; beyond, likewise."
+    )
+    dead_letters_days: float | None = Field(
+        None, gt=0, le=36_500, description="Days to keep a dead letter after it last arrived; null: for ever."
+    )
+
+    def retention(self) -> Retention:
+        """What is kept."""
+        return Retention(self.retain_days, self.dead_letters_max, self.dead_letters_bytes_max, self.dead_letters_days)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +304,8 @@ class Store(Protocol):
 
     def commit(self, items: Sequence[Item]) -> Sequence[Committed]: ...
 
-    def confirm(self, gateway: GatewayTopic) -> dict[str, MachineConfirm]:
-        """Per machine that this gateway has sent for, the newest epoch's account, for the gateway's confirm."""
+    def confirm(self, gateway: GatewayTopic) -> Told:
+        """What is told to this gateway."""
 
     def definition(self, machine: MachineTopic, ref: bytes) -> bytes | None:
         """The definition message that was committed for this machine with this reference; None where there is none."""
@@ -196,6 +319,9 @@ class Store(Protocol):
     def register_gateway(self, gateway: GatewayTopic) -> None:
         """Make or mark it registered. Raises StoreError where it is registered or its plant does not exist."""
 
+    def accept_gateway(self, gateway: GatewayTopic) -> str:
+        """Its fenced installation is the right one; returns that one's host. Raises StoreError where none is fenced."""
+
     def approve_machine(self, machine: MachineTopic) -> None:
         """Raises StoreError where it does not exist."""
 
@@ -207,17 +333,32 @@ class Store(Protocol):
 
     def gateways(self) -> Sequence[GatewayRow]: ...
 
+    def history(self, gateway: GatewayTopic, limit: int = 20) -> Sequence[GatewayEvent]:
+        """What was noted of it, the newest first; at most GATEWAY_EVENTS_MAX are kept."""
+
     def latest(self, machine: MachineTopic | None = None) -> Sequence[LatestValue]: ...
 
     def ledgers(self, machine: MachineTopic) -> Sequence[Ledger]: ...
+
+    def losses(self, machine: MachineTopic, epoch: str) -> Sequence[Loss]:
+        """What the ledger has as dropped, ascending."""
+
+    def first_since(self, machine: MachineTopic, epoch: str, since_us: int) -> int | None:
+        """The number of the first live batch that was stored at or after this time; None where none was.
+
+        It is looked for among the events that are kept.
+        """
 
     def totals(self) -> Totals: ...
 
     def dead_letters(self, limit: int = 100) -> Sequence[DeadLetter]:
         """Newest first."""
 
-    def dead_letter(self, letter_id: int) -> DeadLetter:
-        """Raises StoreError where there is none of this number."""
+    def dead_letter(self, letter_id: int) -> tuple[DeadLetter, bytes]:
+        """The letter and its payload. Raises StoreError where there is none of this number."""
+
+    def drop_letter(self, letter_id: int) -> None:
+        """Throw it away. Raises StoreError where there is none of this number."""
 
     def waiting(self) -> Sequence[int]:
         """The numbers of the dead letters that were not replayed, the oldest first. Cheap: asked every second."""
@@ -227,7 +368,17 @@ class Store(Protocol):
     def receiver_beat(self, listening_since_us: int, now_us: int) -> None:
         """Note that a receiver is at work, for programs that look at the database beside it.
 
-        `listening_since_us`: of its present connection to the broker; `now_us` where it has none.
+        `listening_since_us`: of its present connection to the broker; `now_us` where it has none. Gateways that have
+        fallen silent by then are noted as that.
+        """
+
+    def retain(self, retention: Retention) -> None:
+        """From now on."""
+
+    def tend(self, now_us: int) -> bool:
+        """Throw away a little of what is over the retention, and settle what is stuck (cloud/stuck.py).
+
+        Whether there may be more.
         """
 
     def receiver(self) -> tuple[int, int] | None:

@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
-from cloud import sequence
+from cloud import sequence, speakers
+from cloud.sequence import Span, overlay, said
 from cloud.store.contract import (
     Beat,
     Committed,
     DeadLetter,
     Defined,
+    GatewayEvent,
     GatewayRow,
     Item,
     LatestValue,
     Ledger,
+    Loss,
     MachineRow,
+    Number,
+    Retention,
     StoreError,
     Telemetry,
+    Told,
     Totals,
     Undecodable,
+    Undefined,
 )
-from cloud.store.packing import Kept, Unfit, pack, readable, restore
+from cloud.store.memory_rows import Epoch, Gateway, Machine
+from cloud.store.packing import Kept, Packed, Unfit, columns, pack, readable, restore
 from protocols.program.logs import get_logger
 from protocols.uplink import ranges
-from protocols.uplink.confirm import MachineConfirm
-from protocols.uplink.presence import Heard, hear
-from protocols.uplink.status import TIMESTAMP_MS_MAX
+from protocols.uplink.presence import Presence, hear, is_history, presence
+from protocols.uplink.status import SILENCE_S, TIMESTAMP_MS_MAX
 from protocols.uplink.topics import GatewayTopic, MachineTopic, Plant
 from protocols.values import ValueType
 
@@ -37,46 +44,17 @@ Reading = tuple[MachineTopic, str, ValueType, int, Kept, int]
 """Machine, tag, type, time in µs, value as packing.py keeps it, quality."""
 
 
-@dataclass(slots=True)
-class _Epoch:
-    order: int
-    gateway: str
-    digests: dict[int, bytes] = field(default_factory=dict)
-    dropped: ranges.Ranges = ()
-    known: int = 0
-
-    def ledger(self, name: str) -> Ledger:
-        stored = ranges.of(self.digests)
-        return Ledger(name, stored, ranges.minus(self.dropped, stored), self.known)
-
-
-@dataclass(slots=True)
-class _Machine:
-    state: str = "pending"
-    gateway: str = ""
-    last_event_us: int | None = None
-    epochs: dict[str, _Epoch] = field(default_factory=dict)
-    tags: set[str] = field(default_factory=set)
-    latest: dict[str, tuple[tuple[int, int, int], LatestValue]] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class _Gateway:
-    registered: bool = False
-    heard: Heard = field(default_factory=Heard)
-
-
 class MemoryStore:
     """A Store (cloud/store/contract.py). Never away."""
 
-    def __init__(self, *, future_tolerance_s: float = 300.0, dead_letters_max: int = 10_000) -> None:
+    def __init__(self, *, future_tolerance_s: float = 300.0, retention: Retention = Retention()) -> None:  # noqa: B008  # frozen
         self._future_tolerance_us = int(future_tolerance_s * 1_000_000)
-        self._dead_letters_max = dead_letters_max
+        self._retention = retention
         self._tenants: set[str] = set()
         self._plants: set[Plant] = set()
-        self._machines: dict[MachineTopic, _Machine] = {}
-        self._gateways: dict[GatewayTopic, _Gateway] = {}
-        self._letters: dict[tuple[str, bytes], DeadLetter] = {}
+        self._machines: dict[MachineTopic, Machine] = {}
+        self._gateways: dict[GatewayTopic, Gateway] = {}
+        self._letters: dict[tuple[str, bytes], tuple[DeadLetter, bytes]] = {}
         self._letter_id = 0
         self._definitions: dict[tuple[MachineTopic, bytes], bytes] = {}
         self._receiver: tuple[int, int] | None = None
@@ -89,49 +67,59 @@ class MemoryStore:
 
     def _take(self, item: Item) -> Committed:
         if isinstance(item, Undecodable):
-            return self._dead(item, item.topic, item.reason, Committed.DEAD)
-        if isinstance(item, Defined):
-            topic, plant = item.topic.definition, item.topic.machine.plant
-        else:
-            topic = item.topic.telemetry if isinstance(item, Telemetry) else item.topic.status
-            plant = item.topic.plant
+            letter = self._dead(item, item.topic, item.reason)
+            self._account(item.number, f"dead letter {letter}: {item.reason}")
+            return Committed.DEAD
+        topic, plant = _where(item)
         if plant not in self._plants:
-            reason = f"no plant {plant} is known; add its tenant and plant, then replay this message"
-            return self._dead(item, topic, reason, Committed.UNKNOWN)
+            self._dead(item, topic, f"no plant {plant} is known; add its tenant and plant, then replay this message")
+            return Committed.UNKNOWN
+        if isinstance(item, Undefined):
+            return Committed.ASKED
         if isinstance(item, Defined):
-            self._machines.setdefault(item.topic.machine, _Machine())
+            self._machines.setdefault(item.topic.machine, Machine())
             self._definitions.setdefault((item.topic.machine, item.ref), item.payload)
             return Committed.DEFINED
         if isinstance(item, Telemetry):
             return self._telemetry(item, topic)
         if not 0 <= item.status.timestamp <= TIMESTAMP_MS_MAX:
-            return self._dead(item, topic, "timestamp is not milliseconds since 1970", Committed.DEAD)
+            self._dead(item, topic, "timestamp is not milliseconds since 1970")
+            return Committed.DEAD
         return self._beat(item)
 
     def _telemetry(self, item: Telemetry, topic: str) -> Committed:
         batch = item.batch
         try:
-            columns = pack(batch, item.received_us + self._future_tolerance_us)
+            parts = columns(pack(batch, item.received_us + self._future_tolerance_us))
         except Unfit as error:
-            epoch = self._epoch(self._machines.setdefault(item.topic, _Machine()), batch.epoch)
+            letter = self._dead(item, topic, str(error))
+            epoch = self._epoch(self._machines.setdefault(item.topic, Machine()), batch.epoch)
             epoch.gateway = batch.gateway or epoch.gateway
-            epoch.dropped = ranges.add(epoch.dropped, batch.seq)
-            epoch.known = max(epoch.known, batch.seq)
-            return self._dead(item, topic, str(error), Committed.DEAD)
-        machine = self._machines.setdefault(item.topic, _Machine())
+            epoch.lose(batch.seq, batch.seq, f"dead letter {letter}: {error}")
+            return Committed.DEAD
+        machine = self._machines.setdefault(item.topic, Machine())
         digests = machine.epochs[batch.epoch].digests if batch.epoch in machine.epochs else {}
         if batch.seq in digests:
             if digests[batch.seq] == item.digest:
                 return Committed.DUPLICATE
-            reason = f"number {batch.seq} of epoch {batch.epoch!r} is stored already with other content"
-            return self._dead(item, topic, reason, Committed.CONFLICT)
+            self._dead(item, topic, f"number {batch.seq} of epoch {batch.epoch!r} is stored already with other content")
+            return Committed.CONFLICT
+        self._store(item, machine, parts)
+        return Committed.NEW
+
+    def _store(self, item: Telemetry, machine: Machine, parts: Iterable[Packed]) -> None:
+        batch = item.batch
         epoch = self._epoch(machine, batch.epoch)
         epoch.gateway = batch.gateway or epoch.gateway
         epoch.digests[batch.seq] = item.digest
         epoch.known = max(epoch.known, batch.seq)
+        epoch.stored_us = max(epoch.stored_us or 0, item.received_us)
+        epoch.readings += batch.readings()
+        if not item.historical:
+            epoch.live.append((item.received_us, batch.seq))
         machine.gateway = batch.gateway or machine.gateway
         machine.last_event_us = max(machine.last_event_us or item.received_us, item.received_us)
-        for one in columns:
+        for one in parts:
             machine.tags.add(one.tag)
             rows = zip(one.times_us, one.values, one.quality, strict=True)
             self.readings.extend((item.topic, one.tag, one.type, *row) for row in rows)
@@ -144,63 +132,106 @@ class MemoryStore:
                     item.topic.plant, item.topic.machine, one.tag, one.unit, value, quality, one.reason, order[0]
                 )
                 machine.latest[one.tag] = (order, found)
-        return Committed.NEW
 
-    def _epoch(self, machine: _Machine, name: str) -> _Epoch:
-        return machine.epochs.setdefault(name, _Epoch(len(machine.epochs), ""))
+    def _epoch(self, machine: Machine, name: str) -> Epoch:
+        return machine.epochs.setdefault(name, Epoch(len(machine.epochs), ""))
+
+    def _account(self, number: Number | None, reason: str) -> None:
+        if number is None or number.machine not in self._machines:
+            return
+        epoch = self._machines[number.machine].epochs.get(number.epoch)
+        if epoch is not None and number.seq <= max(epoch.given, epoch.known):
+            epoch.lose(number.seq, number.seq, reason)
 
     def _beat(self, item: Beat) -> Committed:
-        gateway = self._gateways.setdefault(item.topic, _Gateway())
-        history = item.status.session < gateway.heard.session
+        gateway = self._gateways.setdefault(item.topic, Gateway())
+        history = is_history(gateway.heard, item.status, retained=item.retained)
         gateway.heard = hear(gateway.heard, item.status, retained=item.retained, received_us=item.received_us)
-        for name, numbers in item.status.machines.items():
+        if item.status.gateway is not None and not history:
+            gateway.status_us = item.received_us
+        if item.status.state == "online" and not item.retained:
+            gateway.speakers, news = speakers.heard(
+                gateway.speakers, item.status.instance, item.status.host, item.received_us
+            )
+            for one in news:
+                gateway.note(item.received_us, one.event, one.detail)
+        self._note_presence(gateway, item.received_us)
+        for name, epoch_name, numbers in said(item):
             topic = MachineTopic(item.topic.plant, name)
-            if history and item.status.epoch not in self._machines.get(topic, _Machine()).epochs:
+            if history and epoch_name not in self._machines.get(topic, Machine()).epochs:
                 continue
-            epoch = self._epoch(self._machines.setdefault(topic, _Machine()), item.status.epoch)
+            epoch = self._epoch(self._machines.setdefault(topic, Machine()), epoch_name)
             if not history:
                 epoch.gateway = epoch.gateway or item.topic.thing
-            dropped = [(max(first, 1), last) for first, last, _ in numbers.dropped if last >= max(first, 1)]
-            for first, last in dropped:
-                epoch.dropped = ranges.add(epoch.dropped, first, last)
-            epoch.known = max(epoch.known, numbers.sent_seq, *(last for _, last in dropped))
+                epoch.named_us = item.received_us
+            for first, last, reason in numbers.dropped:
+                if last >= max(first, 1):
+                    epoch.lose(max(first, 1), last, reason)
+            epoch.known = max(epoch.known, numbers.sent_seq)
+            epoch.given = max(epoch.given, numbers.last_seq, numbers.sent_seq)
+            epoch.sent = max(epoch.sent, numbers.sent_seq)
         return Committed.BEAT
 
-    def _dead(self, item: Item, topic: str, reason: str, outcome: Committed) -> Committed:
+    @staticmethod
+    def _note_presence(gateway: Gateway, now_us: int) -> None:
+        heard = gateway.heard
+        if not heard.ended and heard.alive_us != now_us:
+            return
+        word = presence(heard, now_us=now_us, listening_since_us=now_us).word
+        if word != gateway.noted:
+            came = f"after it was {gateway.noted}" if gateway.noted else "heard for the first time"
+            gateway.note_presence(now_us, word, heard.ended or came)
+
+    def _dead(self, item: Item, topic: str, reason: str) -> int:
         key = (readable(topic), b"" if isinstance(item, Beat) else item.payload)
-        before = self._letters.get(key)
-        if before is None:
+        if key in self._letters:
+            before, _ = self._letters[key]
+        else:
             self._letter_id += 1
-            before = DeadLetter(self._letter_id, key[0], "", item.received_us, item.received_us, 0, 0, "", b"")
-        self._letters[key] = replace(
+            before = DeadLetter(self._letter_id, key[0], "", item.received_us, item.received_us, 0, 0, "")
+        letter = replace(
             before,
             reason=readable(reason),
             last_us=max(before.last_us, item.received_us),
             count=before.count + 1,
             size=len(item.payload),
             state="waiting",
-            payload=item.payload,
         )
-        return outcome
+        self._letters[key] = (letter, item.payload)
+        return letter.id
 
     def _discard(self) -> None:
-        excess = len(self._letters) - self._dead_letters_max
-        if excess <= 0:
-            return
-        order = sorted(self._letters, key=lambda key: _leaving(self._letters[key]))
-        for key in order[:excess]:
-            del self._letters[key]
-        _log.warning("dead letters discarded for room", discarded=excess, kept_max=self._dead_letters_max)
+        order = sorted(self._letters, key=lambda key: _leaving(self._letters[key][0]))
+        size = sum(letter.size for letter, _ in self._letters.values())
+        gone = 0
+        for key in order:
+            if len(self._letters) <= self._retention.letters_max and size <= self._retention.letters_bytes_max:
+                break
+            size -= self._letters.pop(key)[0].size
+            gone += 1
+        if gone:
+            _log.warning("dead letters discarded for room", discarded=gone)
 
-    def confirm(self, gateway: GatewayTopic) -> dict[str, MachineConfirm]:
-        status = self._gateways.get(gateway, _Gateway()).heard.status
-        confirms: dict[str, MachineConfirm] = {}
-        for topic, machine in sorted(self._machines.items(), key=lambda item: item[0].machine):
-            sent = [name for name, epoch in machine.epochs.items() if epoch.gateway == gateway.thing]
-            if topic.plant == gateway.plant and sent:
-                name = status.epoch if status is not None and status.epoch in sent and status.epoch else sent[-1]
-                confirms[topic.machine] = sequence.confirm(machine.epochs[name].ledger(name))
-        return confirms
+    def confirm(self, gateway: GatewayTopic) -> Told:
+        row = self._gateways.get(gateway, Gateway())
+        own = [
+            (topic.machine, name, epoch)
+            for topic, machine in self._machines.items()
+            for name, epoch in machine.epochs.items()
+            if topic.plant == gateway.plant and epoch.gateway == gateway.thing
+        ]
+        last_us = max((epoch.stored_us or 0 for _, _, epoch in own), default=0)
+        lanes = [
+            sequence.Lane(
+                machine,
+                epoch.ledger(name, row.status_us),
+                bool(epoch.stored_us) and last_us - (epoch.stored_us or 0) <= sequence.LATELY_US,
+            )
+            for machine, name, epoch in sorted(own, key=lambda one: -one[2].order)
+        ]
+        said = row.heard.status
+        oldest_s = None if said is None or said.health is None else said.health.buffer.oldest_sec
+        return sequence.told(lanes, "" if said is None else said.epoch, oldest_s, row.speakers)
 
     def definition(self, machine: MachineTopic, ref: bytes) -> bytes | None:
         return self._definitions.get((machine, ref))
@@ -220,10 +251,18 @@ class MemoryStore:
     def register_gateway(self, gateway: GatewayTopic) -> None:
         if gateway.plant not in self._plants:
             raise StoreError(f"gateway {gateway.thing}: there is no plant {gateway.plant}; add it first.")
-        row = self._gateways.setdefault(gateway, _Gateway())
+        row = self._gateways.setdefault(gateway, Gateway())
         if row.registered:
             raise StoreError(f"gateway {gateway.thing} of plant {gateway.plant} is registered already.")
         row.registered = True
+
+    def accept_gateway(self, gateway: GatewayTopic) -> str:
+        row = self._gateways.get(gateway, Gateway())
+        fenced = row.speakers.find(row.speakers.fenced)
+        if fenced is None:
+            raise StoreError(f"gateway {gateway.thing} of plant {gateway.plant}: none of its installations is fenced.")
+        row.speakers = speakers.accepted(row.speakers)
+        return fenced.host
 
     def approve_machine(self, machine: MachineTopic) -> None:
         if machine not in self._machines:
@@ -248,7 +287,13 @@ class MemoryStore:
 
     def gateways(self) -> Sequence[GatewayRow]:
         rows = sorted(self._gateways.items(), key=lambda item: (*_place(item[0].plant), item[0].thing))
-        return [GatewayRow(topic.plant, topic.thing, row.registered, row.heard) for topic, row in rows]
+        return [
+            GatewayRow(topic.plant, topic.thing, row.registered, row.heard, row.speakers, row.noted_us)
+            for topic, row in rows
+        ]
+
+    def history(self, gateway: GatewayTopic, limit: int = 20) -> Sequence[GatewayEvent]:
+        return self._gateways.get(gateway, Gateway()).events[::-1][:limit]
 
     def latest(self, machine: MachineTopic | None = None) -> Sequence[LatestValue]:
         machines = [found for topic, found in self._machines.items() if machine in (None, topic)]
@@ -257,7 +302,24 @@ class MemoryStore:
 
     def ledgers(self, machine: MachineTopic) -> Sequence[Ledger]:
         epochs = self._machines[machine].epochs if machine in self._machines else {}
-        return [epoch.ledger(name) for name, epoch in epochs.items()]
+        return [
+            epoch.ledger(name, self._gateways.get(GatewayTopic(machine.plant, epoch.gateway), Gateway()).status_us)
+            for name, epoch in epochs.items()
+        ]
+
+    def losses(self, machine: MachineTopic, epoch: str) -> Sequence[Loss]:
+        found = self._machines.get(machine, Machine()).epochs.get(epoch)
+        if found is None:
+            return []
+        spans = found.dropped
+        for first, last in ranges.of(found.digests):
+            spans = overlay(spans, Span(first, last))
+        return [Loss(span.first, span.last, span.dropped) for span in spans if span.dropped is not None]
+
+    def first_since(self, machine: MachineTopic, epoch: str, since_us: int) -> int | None:
+        found = self._machines.get(machine, Machine()).epochs.get(epoch)
+        later = [] if found is None else [one for one in found.live if one[0] >= since_us]
+        return min(later)[1] if later else None
 
     def totals(self) -> Totals:
         events = sum(row.batches for row in self.machines())
@@ -265,29 +327,53 @@ class MemoryStore:
         return Totals(events, len(self.readings), len(self.readings) - len(distinct), len(self._letters))
 
     def dead_letters(self, limit: int = 100) -> Sequence[DeadLetter]:
-        newest = sorted(self._letters.values(), key=lambda letter: (letter.last_us, letter.id), reverse=True)
-        return newest[:limit]
+        letters = [letter for letter, _ in self._letters.values()]
+        return sorted(letters, key=lambda letter: (letter.last_us, letter.id), reverse=True)[:limit]
 
-    def dead_letter(self, letter_id: int) -> DeadLetter:
-        for letter in self._letters.values():
+    def dead_letter(self, letter_id: int) -> tuple[DeadLetter, bytes]:
+        return self._letters[self._key(letter_id)]
+
+    def _key(self, letter_id: int) -> tuple[str, bytes]:
+        for key, (letter, _) in self._letters.items():
             if letter.id == letter_id:
-                return letter
+                return key
         raise StoreError(f"there is no dead letter {letter_id}.")
 
+    def drop_letter(self, letter_id: int) -> None:
+        del self._letters[self._key(letter_id)]
+
     def waiting(self) -> Sequence[int]:
-        letters = [letter for letter in self._letters.values() if letter.state == "waiting"]
+        letters = [letter for letter, _ in self._letters.values() if letter.state == "waiting"]
         return [letter.id for letter in sorted(letters, key=lambda letter: (letter.last_us, letter.id))]
 
     def mark_replayed(self, letter_id: int) -> None:
-        letter = self.dead_letter(letter_id)
-        key = next(key for key, found in self._letters.items() if found is letter)
-        self._letters[key] = replace(letter, state="replayed")
+        key = self._key(letter_id)
+        letter, payload = self._letters[key]
+        self._letters[key] = (replace(letter, state="replayed"), payload)
 
     def receiver_beat(self, listening_since_us: int, now_us: int) -> None:
         self._receiver = (listening_since_us, now_us)
+        silence_us = int(SILENCE_S * 1_000_000)
+        if now_us - listening_since_us < silence_us:
+            return
+        for gateway in self._gateways.values():
+            alive_us = gateway.heard.alive_us
+            if gateway.noted == Presence.ONLINE.word and alive_us is not None and alive_us < now_us - silence_us:
+                since_us = max(alive_us, listening_since_us) + silence_us
+                gateway.note_presence(since_us, Presence.SILENT.word, f"no heartbeat for {SILENCE_S:.0f} s")
 
     def receiver(self) -> tuple[int, int] | None:
         return self._receiver
+
+    def retain(self, retention: Retention) -> None:
+        self._retention = retention
+
+    def tend(self, now_us: int) -> bool:
+        """Only dead letters go, and nothing is settled: this one is for tests and simulations."""
+        if self._retention.letters_days is not None:
+            before_us = now_us - int(self._retention.letters_days * 86_400_000_000)
+            self._letters = {key: one for key, one in self._letters.items() if one[0].last_us >= before_us}
+        return False
 
     def close(self) -> None:
         """Nothing to close."""
@@ -295,6 +381,15 @@ class MemoryStore:
 
 def _place(plant: Plant) -> tuple[str, str, str]:
     return (plant.tenant, plant.province, plant.plant)
+
+
+def _where(item: Telemetry | Beat | Defined | Undefined) -> tuple[str, Plant]:
+    match item:
+        case Defined():
+            return item.topic.definition, item.topic.machine.plant
+        case Beat():
+            return item.topic.status, item.topic.plant
+    return item.topic.telemetry, item.topic.plant
 
 
 def _leaving(letter: DeadLetter) -> tuple[bool, int, int]:

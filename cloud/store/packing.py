@@ -8,10 +8,12 @@ series' type says how to read them back. A value that is absent is NULL.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from protocols.uplink.batch import Batch, Block, Column
+from protocols.uplink.flat import RowBlock
 from protocols.values import Quality, Value, ValueType
 
 Kept = int | float | str | None
@@ -45,13 +47,74 @@ class Packed:
     reason: str
 
 
-def pack(batch: Batch, latest_us: int) -> list[Packed]:
-    """The batch's columns that have readings. A time beyond `latest_us` is never the newest. Raises Unfit."""
-    packed: list[Packed] = []
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """Whole rows: a good reading of every tag at every time, in order of arrival.
+
+    `rows`: one per time, with a value for each of `tags` (name, type, unit). `newest`: as in Packed, of every tag.
+    `key`: names device and tags within their machine, so that series need not be looked up again; empty where nothing
+    does.
+    """
+
+    device: str
+    tags: Sequence[tuple[str, ValueType, str]]
+    times_us: Sequence[int]
+    rows: Sequence[Sequence[Kept]]
+    newest: int | None
+    key: bytes = b""
+    reason: ClassVar[str] = ""
+
+
+def pack(batch: Batch, latest_us: int) -> list[Sheet | Packed]:
+    """What of the batch has readings. A time beyond `latest_us` is never the newest. Raises Unfit."""
+    packed: list[Sheet | Packed] = []
     for block in batch.blocks:
         newest = _newest(block.times_us, latest_us)
-        packed.extend(_pack_column(block, column, newest, latest_us) for column in block.columns if column.values)
+        if isinstance(block, RowBlock) and block.layout.tags:
+            packed.append(_pack_rows(block, newest))
+            continue
+        regular = [column for column in block.columns if _is_regular(column)]
+        if regular and block.times_us:
+            packed.append(_pack_sheet(block, regular, newest))
+        packed.extend(
+            _pack_column(block, column, newest, latest_us)
+            for column in block.columns
+            if column.values and not _is_regular(column)
+        )
     return packed
+
+
+def _pack_rows(block: RowBlock, newest: int | None) -> Sheet:
+    """Rows are taken as they are, but for the values that SQLite has no way to keep, or takes the long way round."""
+    layout = block.layout
+    uints = layout.by_type.get(ValueType.UINT, ())
+    bools = layout.by_type.get(ValueType.BOOL, ())
+    if not (uints or bools or block.patterns):
+        return Sheet(layout.device, layout.tags, block.times_us, block.rows, newest, layout.key)
+    kept: list[list[Kept]] = [list(row) for row in block.rows]
+    for row, values in zip(kept, block.rows, strict=True):
+        for at in bools:
+            row[at] = int(values[at] is True)
+        for at in uints:
+            value = values[at]
+            if isinstance(value, int) and value > _INT_MAX:
+                row[at] = str(value)
+        for at in block.patterns:
+            if values[at] != values[at]:
+                row[at] = _NAN
+    return Sheet(layout.device, layout.tags, block.times_us, kept, newest, layout.key)
+
+
+def _is_regular(column: Column) -> bool:
+    return column.rows is None and column.quality is None and not column.reasons
+
+
+def _pack_sheet(block: Block, columns: Sequence[Column], newest: int | None) -> Sheet:
+    tags = [(column.name, column.type, column.unit) for column in columns]
+    for name, _, unit in tags:
+        _check_text(name, block.device, name, unit)
+    values = [keep(column.type, column.values, column.name) for column in columns]
+    return Sheet(block.device, tags, block.times_us, list(zip(*values, strict=True)), newest)
 
 
 def _pack_column(block: Block, column: Column, newest: int | None, latest_us: int) -> Packed:
@@ -82,11 +145,24 @@ def _newest(times_us: Sequence[int], latest_us: int) -> int | None:
     return max(candidates)[1] if candidates else None
 
 
+def columns(parts: Sequence[Sheet | Packed]) -> Iterator[Packed]:
+    """Everything tag by tag."""
+    for part in parts:
+        if isinstance(part, Packed):
+            yield part
+            continue
+        quality = [Quality.GOOD] * len(part.times_us)
+        for (tag, kind, unit), values in zip(part.tags, zip(*part.rows, strict=True), strict=True):
+            yield Packed(part.device, tag, kind, unit, part.times_us, values, quality, part.newest, "")
+
+
 def keep(value_type: ValueType, values: Sequence[Value], tag: str) -> Sequence[Kept]:
     """The values as a database keeps them. Raises Unfit."""
     if value_type in _FLOATS:
         if any(value != value for value in values):  # only a NaN differs from itself
             return [_NAN if isinstance(value, float) and math.isnan(value) else value for value in values]
+    elif value_type is ValueType.BOOL:  # what is a bool exactly, SQLite's binding takes the long way round
+        return [value if value is None else int(value) for value in values]
     elif value_type is ValueType.UINT:
         return [str(value) if isinstance(value, int) and value > _INT_MAX else value for value in values]
     elif value_type is ValueType.STRING:

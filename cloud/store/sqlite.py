@@ -9,25 +9,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from cloud.store import sqlite_letters, sqlite_queries
+from cloud.store import sqlite_gateways, sqlite_letters, sqlite_queries, sqlite_retention
 from cloud.store.contract import (
     Committed,
     DeadLetter,
+    GatewayEvent,
     GatewayRow,
     Item,
     LatestValue,
     Ledger,
+    Loss,
     MachineRow,
+    Retention,
     StoreError,
+    StoreSettings,
+    Told,
     Totals,
 )
 from cloud.store.sqlite_catalog import Catalog, plant_id
 from cloud.store.sqlite_connection import Connection
 from cloud.store.sqlite_group import Group
+from cloud.store.sqlite_stuck import Stuck
 from protocols.program.logs import get_logger
-from protocols.uplink.confirm import MachineConfirm
 from protocols.uplink.topics import GatewayTopic, MachineTopic, Plant
 
 _log = get_logger(part="store")
@@ -41,18 +46,18 @@ class SqliteStore:
         path: Path,
         *,
         future_tolerance_s: float = 300.0,
-        dead_letters_max: int = 10_000,
+        retention: Retention = Retention(),  # noqa: B008  # frozen
         busy_timeout_s: float = 5.0,
     ) -> None:
         """`future_tolerance_s`: how far a reading's time may lie in the future and still be the latest value.
 
-        `dead_letters_max`: with more, the oldest replayed ones go, then the oldest. `busy_timeout_s`: how long to
-        wait for another program's transaction before StoreAway.
+        `busy_timeout_s`: how long to wait for another program's transaction before StoreAway.
         """
         self._connection = Connection(path, busy_timeout_s)
         self._catalog = Catalog(version=0)  # SQLite's count begins above
         self._future_tolerance_us = int(future_tolerance_s * 1_000_000)
-        self._dead_letters_max = dead_letters_max
+        self._retention = retention
+        self._stuck = Stuck()
 
     def commit(self, items: Sequence[Item]) -> Sequence[Committed]:
         if not items:
@@ -64,13 +69,16 @@ class SqliteStore:
                 catalog = Catalog(version)
             group = Group(connection, catalog, self._future_tolerance_us)
             outcomes = [group.take(item) for item in items]
-            discarded = group.finish(self._dead_letters_max)
+            discarded = group.finish(self._retention)
         self._catalog = catalog
-        if discarded:
-            _log.warning("dead letters discarded for room", discarded=discarded, kept_max=self._dead_letters_max)
+        self._tell(discarded)
         return outcomes
 
-    def confirm(self, gateway: GatewayTopic) -> dict[str, MachineConfirm]:
+    def _tell(self, discarded: int) -> None:
+        if discarded:
+            _log.warning("dead letters discarded for room", discarded=discarded)
+
+    def confirm(self, gateway: GatewayTopic) -> Told:
         with self._connection.snapshot() as connection:
             return sqlite_queries.confirm(connection, gateway)
 
@@ -109,6 +117,10 @@ class SqliteStore:
             if not changed.rowcount:
                 raise StoreError(f"gateway {gateway.thing} of plant {gateway.plant} is registered already.")
 
+    def accept_gateway(self, gateway: GatewayTopic) -> str:
+        with self._connection.transaction() as connection:
+            return sqlite_gateways.accept(connection, gateway)
+
     def approve_machine(self, machine: MachineTopic) -> None:
         with self._connection.transaction() as connection:
             changed = connection.execute(
@@ -132,7 +144,11 @@ class SqliteStore:
 
     def gateways(self) -> Sequence[GatewayRow]:
         with self._connection.snapshot() as connection:
-            return sqlite_queries.gateways(connection)
+            return sqlite_gateways.rows(connection)
+
+    def history(self, gateway: GatewayTopic, limit: int = 20) -> Sequence[GatewayEvent]:
+        with self._connection.snapshot() as connection:
+            return sqlite_gateways.history(connection, gateway, limit)
 
     def latest(self, machine: MachineTopic | None = None) -> Sequence[LatestValue]:
         with self._connection.snapshot() as connection:
@@ -142,6 +158,14 @@ class SqliteStore:
         with self._connection.snapshot() as connection:
             return sqlite_queries.ledgers(connection, machine)
 
+    def losses(self, machine: MachineTopic, epoch: str) -> Sequence[Loss]:
+        with self._connection.snapshot() as connection:
+            return sqlite_queries.losses(connection, machine, epoch)
+
+    def first_since(self, machine: MachineTopic, epoch: str, since_us: int) -> int | None:
+        with self._connection.snapshot() as connection:
+            return sqlite_queries.first_since(connection, machine, epoch, since_us)
+
     def totals(self) -> Totals:
         with self._connection.snapshot() as connection:
             return sqlite_queries.totals(connection)
@@ -150,7 +174,7 @@ class SqliteStore:
         with self._connection.snapshot() as connection:
             return sqlite_letters.newest(connection, limit)
 
-    def dead_letter(self, letter_id: int) -> DeadLetter:
+    def dead_letter(self, letter_id: int) -> tuple[DeadLetter, bytes]:
         with self._connection.snapshot() as connection:
             letter = sqlite_letters.one(connection, letter_id)
         if letter is None:
@@ -166,9 +190,27 @@ class SqliteStore:
             if not sqlite_letters.mark_replayed(connection, letter_id):
                 raise StoreError(f"there is no dead letter {letter_id}.")
 
+    def drop_letter(self, letter_id: int) -> None:
+        with self._connection.transaction() as connection:
+            if not sqlite_letters.drop(connection, letter_id):
+                raise StoreError(f"there is no dead letter {letter_id}.")
+
     def receiver_beat(self, listening_since_us: int, now_us: int) -> None:
         with self._connection.transaction() as connection:
             connection.execute("UPDATE receiver SET listening_since_us = ?, now_us = ?", (listening_since_us, now_us))
+            sqlite_gateways.note_silent(connection, listening_since_us, now_us)
+
+    def retain(self, retention: Retention) -> None:
+        self._retention = retention
+
+    def tend(self, now_us: int) -> bool:
+        with self._connection.transaction() as connection:
+            sqlite_retention.mark(connection, now_us)
+            discarded = sqlite_retention.letters(connection, self._retention, now_us)
+            more = sqlite_retention.step(connection, self._retention, now_us)
+            self._stuck.settle(connection, now_us)
+        self._tell(discarded)
+        return more
 
     def receiver(self) -> tuple[int, int] | None:
         with self._connection.snapshot() as connection:
@@ -179,10 +221,8 @@ class SqliteStore:
         self._connection.close()
 
 
-class Settings(BaseModel):
+class Settings(StoreSettings):
     """The embedded database: one file of SQLite on a local disk."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     path: Annotated[Path, Field(strict=False)] = Field(
         Path("/var/lib/holdfast-cloud/cloud.db"),
@@ -194,9 +234,6 @@ class Settings(BaseModel):
         le=86_400,
         description="How far a reading's time may lie in the future and still be the latest value (seconds).",
     )
-    dead_letters_max: int = Field(
-        10_000, ge=1, le=1_000_000, description="Dead letters to keep; beyond, the oldest go, replayed ones first."
-    )
     busy_timeout_s: float = Field(
         5.0, gt=0, le=60, description="How long to wait for another program's transaction on the file (seconds)."
     )
@@ -207,6 +244,6 @@ def open_store(settings: Settings) -> SqliteStore:
     return SqliteStore(
         settings.path,
         future_tolerance_s=settings.future_tolerance_s,
-        dead_letters_max=settings.dead_letters_max,
+        retention=settings.retention(),
         busy_timeout_s=settings.busy_timeout_s,
     )

@@ -7,12 +7,15 @@ starts with an empty catalog again.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from cloud.store.packing import Packed
+from cloud.store.packing import Sheet
 from protocols.uplink.topics import MachineTopic, Plant
+from protocols.values import ValueType
 
 _SERIES_MAX = 500_000  # more than this is forgotten and looked up anew
+_LAYOUTS_MAX = 200  # of one machine, likewise
 
 
 @dataclass(slots=True)
@@ -33,13 +36,22 @@ class Series:
     unit: str
 
 
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The series of a sheet's tags, in their order."""
+
+    series: Sequence[Series]
+    ids: tuple[int, ...]
+
+
 @dataclass(slots=True)
 class Machine:
-    """A machine's row with all its epochs by name, and its series by tag and type."""
+    """A machine's row with all its epochs by name, its series by tag and type, and its layouts by the sheet's key."""
 
     id: int
     epochs: dict[str, Epoch] = field(default_factory=dict)
     series: dict[tuple[str, str], Series] = field(default_factory=dict)
+    layouts: dict[bytes, Layout] = field(default_factory=dict)
 
 
 class Catalog:
@@ -91,17 +103,32 @@ class Catalog:
             epoch.gateway = gateway
         return epoch
 
-    def series(self, connection: sqlite3.Connection, machine: Machine, packed: Packed) -> Series:
-        """The series of the tag in this type, made where it does not exist."""
-        series = machine.series.get((packed.tag, packed.type))
+    def series(
+        self, connection: sqlite3.Connection, machine: Machine, device: str, tag: tuple[str, ValueType, str]
+    ) -> Series:
+        """The series of the tag (name, type, unit) in this type, made where it does not exist."""
+        name, value_type, unit = tag
+        series = machine.series.get((name, value_type))
         if series is None:
             ((series_id,),) = connection.execute(
                 "INSERT INTO series (machine_id, device, tag, value_type, unit) VALUES (?, ?, ?, ?, ?) RETURNING id",
-                (machine.id, packed.device, packed.tag, packed.type, packed.unit),
+                (machine.id, device, name, value_type, unit),
             )
-            series = machine.series[packed.tag, packed.type] = Series(series_id, packed.device, packed.unit)
+            series = machine.series[name, value_type] = Series(series_id, device, unit)
             self._series_count += 1
         return series
+
+    def layout(self, connection: sqlite3.Connection, machine: Machine, sheet: Sheet) -> Layout:
+        """The series of the sheet's tags; remembered by its key."""
+        layout = machine.layouts.get(sheet.key) if sheet.key else None
+        if layout is None:
+            series = [self.series(connection, machine, sheet.device, tag) for tag in sheet.tags]
+            layout = Layout(series, tuple(one.id for one in series))
+            if sheet.key:
+                if len(machine.layouts) >= _LAYOUTS_MAX:
+                    machine.layouts.clear()
+                machine.layouts[sheet.key] = layout
+        return layout
 
     def _remember(self, topic: MachineTopic, machine: Machine) -> None:
         self._series_count += len(machine.series)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import sqlite3
 
 from cloud import sequence
-from cloud.store.contract import GatewayRow, LatestValue, Ledger, MachineRow, Totals
+from cloud.sequence import LATELY_US
+from cloud.store import sqlite_gateways
+from cloud.store.contract import LatestValue, Ledger, Loss, MachineRow, Told, Totals
 from cloud.store.packing import restore
 from cloud.store.sqlite_catalog import machine_id, plant_id
 from protocols.uplink import ranges
-from protocols.uplink.confirm import MachineConfirm
-from protocols.uplink.presence import Heard
-from protocols.uplink.status import Status
 from protocols.uplink.topics import GatewayTopic, MachineTopic, Plant
 from protocols.values import ValueType
 
@@ -29,31 +28,6 @@ def machines(connection: sqlite3.Connection) -> list[MachineRow]:
         " ORDER BY 1, 2, 3, 4"
     )
     return [MachineRow(Plant(*row[:3]), *row[3:]) for row in rows]
-
-
-def gateways(connection: sqlite3.Connection) -> list[GatewayRow]:
-    """By name."""
-    rows = connection.execute(
-        "SELECT tenant, province, plant, name, registered, alive_us, session, ended, ended_us, status, skew_us"
-        " FROM gateways JOIN plants_named USING (plant_id) ORDER BY 1, 2, 3, 4"
-    )
-    return [GatewayRow(Plant(*row[:3]), row[3], bool(row[4]), _heard(*row[5:])) for row in rows]
-
-
-def heard_of(connection: sqlite3.Connection, plant: int, thing: str) -> Heard:
-    """What is known of the gateway in the plant with this id."""
-    row = connection.execute(
-        "SELECT alive_us, session, ended, ended_us, status, skew_us FROM gateways WHERE plant_id = ? AND name = ?",
-        (plant, thing),
-    ).fetchone()
-    return Heard() if row is None else _heard(*row)
-
-
-def _heard(
-    alive_us: int | None, session: int, ended: str, ended_us: int | None, status: str | None, skew_us: int | None
-) -> Heard:
-    said = None if status is None else Status.model_validate_json(status)
-    return Heard(alive_us, session, ended, ended_us, said, skew_us)
 
 
 def latest(connection: sqlite3.Connection, machine: MachineTopic | None) -> list[LatestValue]:
@@ -78,37 +52,82 @@ def latest(connection: sqlite3.Connection, machine: MachineTopic | None) -> list
     ]
 
 
+_LEDGER = (
+    "epochs.id, epoch, known, given, sent, coalesce(named_us = status_us, 0), readings_ever FROM epochs"
+    " JOIN machines ON machines.id = machine_id"
+    " LEFT JOIN gateways ON gateways.plant_id = machines.plant_id AND gateways.name = epochs.gateway"
+)
+
+
 def ledgers(connection: sqlite3.Connection, machine: MachineTopic) -> list[Ledger]:
     """In the order of the epochs' first appearance."""
     rows = connection.execute(
-        "SELECT id, epoch, known FROM epochs WHERE machine_id = ? ORDER BY id", (machine_id(connection, machine),)
+        f"SELECT {_LEDGER} WHERE machine_id = ? ORDER BY epochs.id",  # our own text
+        (machine_id(connection, machine),),
     ).fetchall()
     return [_ledger(connection, *row) for row in rows]
 
 
-def _ledger(connection: sqlite3.Connection, epoch_id: int, epoch: str, known: int) -> Ledger:
+def _ledger(
+    connection: sqlite3.Connection,
+    epoch_id: int,
+    epoch: str,
+    known: int,
+    given: int,
+    sent: int,
+    named: int,
+    readings: int,
+) -> Ledger:
     stored: list[ranges.Range] = []
     dropped: list[ranges.Range] = []
     for first, last, reason in connection.execute(
         "SELECT first, last, dropped FROM sequence_ledger WHERE epoch_id = ? ORDER BY first", (epoch_id,)
     ):
         (stored if reason is None else dropped).append((first, last))
-    return Ledger(epoch, tuple(stored), ranges.union(dropped, ()), known)  # neighbours may differ in their reason
+    lost = ranges.union(dropped, ())  # neighbours may differ in their reason
+    return Ledger(epoch, tuple(stored), lost, known, given, sent, bool(named), readings)
 
 
-def confirm(connection: sqlite3.Connection, gateway: GatewayTopic) -> dict[str, MachineConfirm]:
-    """Per machine the epoch that the gateway said it is in; where it sent nothing in that one, its newest."""
+def losses(connection: sqlite3.Connection, machine: MachineTopic, epoch: str) -> list[Loss]:
+    """Ascending."""
+    rows = connection.execute(
+        "SELECT first, last, dropped FROM sequence_ledger WHERE dropped IS NOT NULL AND epoch_id ="
+        " (SELECT id FROM epochs WHERE machine_id = ? AND epoch = ?) ORDER BY first",
+        (machine_id(connection, machine), epoch),
+    )
+    return [Loss(*row) for row in rows]
+
+
+def first_since(connection: sqlite3.Connection, machine: MachineTopic, epoch: str, since_us: int) -> int | None:
+    """The number of the first live event from then on."""
+    row = connection.execute(
+        "SELECT seq FROM telemetry_events WHERE received_us >= ? AND NOT historical AND epoch_id ="
+        " (SELECT id FROM epochs WHERE machine_id = ? AND epoch = ?) ORDER BY received_us, seq LIMIT 1",
+        (since_us, machine_id(connection, machine), epoch),
+    ).fetchone()
+    return None if row is None else int(row[0])
+
+
+def confirm(connection: sqlite3.Connection, gateway: GatewayTopic) -> Told:
+    """See the contract. `Lately` is reckoned from what was stored last: no clock takes part."""
     plant = plant_id(connection, gateway.plant)
     said = connection.execute(
-        "SELECT json_extract(status, '$.epoch') FROM gateways WHERE plant_id = ? AND name = ?", (plant, gateway.thing)
+        "SELECT json_extract(status, '$.epoch'), json_extract(status, '$.health.buffer.oldestSec') FROM gateways"
+        " WHERE plant_id = ? AND name = ?",
+        (plant, gateway.thing),
     ).fetchone()
+    present, oldest_s = said or ("", None)
     rows = connection.execute(
-        "SELECT name, epochs.id, epoch, known FROM epochs JOIN machines ON machines.id = machine_id"
-        " WHERE plant_id = ? AND epochs.gateway = ? ORDER BY (epoch <> '' AND epoch = ?), epochs.id",
-        (plant, gateway.thing, (said[0] if said else None) or ""),
+        f"SELECT machines.name, stored_us, {_LEDGER} WHERE machines.plant_id = ? AND epochs.gateway = ?"  # our own text
+        " ORDER BY epochs.id DESC",
+        (plant, gateway.thing),
     ).fetchall()
-    newest = {name: row for name, *row in rows}  # the last of each name stays
-    return {name: sequence.confirm(_ledger(connection, *row)) for name, row in sorted(newest.items())}
+    last_us = max((stored_us for _, stored_us, *_ in rows if stored_us), default=0)
+    lanes = [
+        sequence.Lane(name, _ledger(connection, *row), lately=bool(stored_us) and last_us - stored_us <= LATELY_US)
+        for name, stored_us, *row in rows
+    ]
+    return sequence.told(lanes, present or "", oldest_s, sqlite_gateways.speaking(connection, gateway))
 
 
 def totals(connection: sqlite3.Connection) -> Totals:

@@ -142,4 +142,40 @@ _FIRST = (
         FROM readings JOIN series ON series.id = series_id JOIN machines_named USING (machine_id)""",
 )
 
-MIGRATIONS = (_FIRST,)
+_SECOND = (
+    # `historical`: it came marked as of a backlog.
+    "ALTER TABLE telemetry_events ADD COLUMN historical INTEGER NOT NULL DEFAULT 0",
+    "CREATE INDEX events_by_time ON telemetry_events (epoch_id, received_us)",
+    # `given`, `sent`: as the gateway last said. `named_us`: when its status last named this epoch; equal to the
+    # gateway's `status_us` where the last one did. `stored_us`, `readings_ever`: of what is or was stored.
+    "ALTER TABLE epochs ADD COLUMN given INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE epochs ADD COLUMN sent INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE epochs ADD COLUMN named_us INTEGER",
+    "ALTER TABLE epochs ADD COLUMN stored_us INTEGER",
+    "ALTER TABLE epochs ADD COLUMN readings_ever INTEGER NOT NULL DEFAULT 0",
+    """UPDATE epochs SET
+        readings_ever = coalesce((SELECT sum(readings) FROM telemetry_events WHERE epoch_id = epochs.id), 0),
+        stored_us = (SELECT max(received_us) FROM telemetry_events WHERE epoch_id = epochs.id)""",
+    # `speakers`: what cloud/speakers.py calls Speakers, as JSON. `noted`, `noted_us`: the last presence in
+    # gateway_events, and since when.
+    "ALTER TABLE gateways ADD COLUMN status_us INTEGER",
+    "ALTER TABLE gateways ADD COLUMN speakers TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE gateways ADD COLUMN noted TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE gateways ADD COLUMN noted_us INTEGER",
+    """CREATE TABLE gateway_events (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        gateway_id INTEGER NOT NULL REFERENCES gateways,
+        at_us INTEGER NOT NULL,
+        event TEXT NOT NULL,
+        detail TEXT NOT NULL)""",
+    "CREATE INDEX gateway_events_by_gateway ON gateway_events (gateway_id, id)",
+    "ALTER TABLE dead_letters ADD COLUMN size INTEGER NOT NULL DEFAULT 0",
+    "UPDATE dead_letters SET size = length(payload)",
+    "CREATE INDEX dead_letters_by_time ON dead_letters (state, last_us, id, size)",
+    # Readings up to `last_rowid` were stored by `received_us`: retention goes by that, whatever senders' clocks say.
+    """CREATE TABLE readings_marks (
+        last_rowid INTEGER PRIMARY KEY,
+        received_us INTEGER NOT NULL)""",
+)
+
+MIGRATIONS = (_FIRST, _SECOND)

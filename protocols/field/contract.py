@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -48,6 +49,7 @@ class Group:
     period_s: float
     tags: tuple[Tag, ...]
     options: Any = None  # the driver's parsed GroupSettings
+    priority: int = 0  # which goes first when not all can go, and last when something must: more is more important
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,10 @@ class DeviceRefused(FieldError):
     quality = Quality.BAD_CONFIGURATION
 
 
+class WriteFailed(FieldError):
+    """A value was not written, or it is not known whether it was. The connection is as good as before."""
+
+
 class StrictModel(BaseModel):
     """Base of all settings: unknown keys are errors, values are not coerced, instances do not change.
 
@@ -143,6 +149,45 @@ class Driver(Protocol):
     async def read(self, group: Group) -> Sequence[Scan]: ...
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """What a driver may offer beside `Driver`: it learns something about its device that should outlive a restart.
+
+    `recall` is called at most once, before the first connect, with what `memory` gave in an earlier run; whatever
+    may have become of it meanwhile. Raises ValueError, TypeError or KeyError on what it cannot use, and is as before.
+    `memory` gives what to keep, plain JSON; None when nothing is new since it was last asked. It is cheap.
+    """
+
+    def recall(self, state: Mapping[str, Any]) -> None: ...
+
+    def memory(self) -> Mapping[str, Any] | None: ...
+
+
+@runtime_checkable
+class Writes(Protocol):
+    """What a driver may offer beside `Driver`: it can write tags whose settings make them writable.
+
+    `write` sets a tag of one of its groups to `value`, given as it would be read, then reads it back, and returns
+    what the device holds. Raises WriteFailed with a sentence where the tag is not writable, the value is outside its
+    limits or does not fit, the device refuses it, or holds something else afterwards; DeviceAway as `read` does, and
+    then it is not known whether it was written. Nothing is ever written twice by itself. Same task rules as `read`.
+    """
+
+    async def write(self, tag: Tag, value: Value) -> Value: ...
+
+
+@runtime_checkable
+class KeepsFiles(Protocol):
+    """What a driver may offer beside `Driver`: it keeps files of its own, such as a private key.
+
+    `keep_in` is called once, before the first connect. The directory is that of all devices of this protocol on this
+    gateway, and may not exist yet. The driver makes it when it needs it, and keeps secrets in it readable by the
+    agent's user only.
+    """
+
+    def keep_in(self, directory: Path) -> None: ...
 
 
 class DriverModule(Protocol):

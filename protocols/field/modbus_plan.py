@@ -14,8 +14,8 @@ later block leaves uncovered an earlier one could not have covered either.
 
 A device may refuse a block (exception 2 or 3) because of a single address in it, or because of a gap, or because
 it serves fewer registers at a time than the standard allows. A `Branch` then divides the block in two, and the
-halves again, until what is refused is refused alone, and remembers that for the following reads. RETRY_EVERY reads
-later what was refused is tried once more, so that everything is found back when the device recovers. All of this
+halves again, until what is refused is refused alone; what that teaches is the matter of `modbus_search`. RETRY_EVERY
+reads later what was refused alone is tried once more, so that it is found back when the device recovers. All of this
 costs at most EXTRA_PER_READ requests in one `Round`; what they do not suffice for has its turn in the next read.
 
 Pure: values in, values out.
@@ -23,11 +23,11 @@ Pure: values in, values out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import cached_property
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from protocols.field.modbus_address import Table
 
@@ -96,17 +96,37 @@ class Block:
         return Block(self.members[first:last], self.spans[first:last])
 
 
-def plan(spans: Sequence[Span], limits: Limits) -> list[Block]:
-    """The fewest blocks that cover every span. Raises ValueError when one span alone is over the limit."""
+class Barriers(Protocol):
+    """What no block may hold whole."""
+
+    def hit(self, unit_id: int, table: Table, address: int, end: int) -> bool:
+        """Whether a block from `address` up to, not including, `end` would."""
+
+
+def plan(
+    spans: Sequence[Span],
+    limits: Limits,
+    barriers: Barriers | None = None,
+    largest: Mapping[tuple[int, Table], int] | None = None,
+) -> list[Block]:
+    """The fewest blocks that cover every span. Raises ValueError when one span alone is over the limit.
+
+    `largest`: lower limits of single units and tables, which only keep spans apart and never refuse one.
+    """
     groups: list[list[int]] = []  # indexes into spans
     end = 0  # of the last group
     for index in sorted(range(len(spans)), key=spans.__getitem__):
         span = spans[index]
-        largest = limits.largest(span.table)
-        if span.size > largest:
+        if span.size > limits.largest(span.table):
             what = "bits" if span.table.holds_bits else "registers"
-            raise ValueError(f"a tag of {span.size} {what} does not fit into one request of {largest}")
-        if groups and _fits(span, spans[groups[-1][0]], end, limits):
+            most = limits.largest(span.table)
+            raise ValueError(f"a tag of {span.size} {what} does not fit into one request of {most}")
+        first = spans[groups[-1][0]] if groups else None
+        if (
+            first is not None
+            and _fits(span, first, end, limits, (largest or {}).get(span[:2]))
+            and not (barriers is not None and barriers.hit(*first[:3], max(end, span.end)))
+        ):
             groups[-1].append(index)
             end = max(end, span.end)
         else:
@@ -115,11 +135,12 @@ def plan(spans: Sequence[Span], limits: Limits) -> list[Block]:
     return [Block(tuple(group), tuple(spans[index] for index in group)) for group in groups]
 
 
-def _fits(span: Span, first: Span, end: int, limits: Limits) -> bool:
+def _fits(span: Span, first: Span, end: int, limits: Limits, largest: int | None) -> bool:
     """Whether the block that begins with `first` and reaches to `end` can take `span` too."""
+    allowed = limits.largest(span.table)
     return (
         span[:2] == first[:2]
-        and span.end - first.address <= limits.largest(span.table)
+        and span.end - first.address <= (allowed if largest is None else min(allowed, largest))
         and span.address - end <= limits.widest_gap(span.table)
     )
 
@@ -165,28 +186,22 @@ class Branch(Generic[ToolT]):
         self.tool: ToolT | None = None
         self.halves: tuple[Branch[ToolT], Branch[ToolT]] | None = None
         self.code = 0  # the exception code with which it was last refused; 0: it was not
-        self._rest = 0  # reads until the block as a whole may be asked for again
+        self._rest = 0  # reads until the refused block may be asked for again
 
     @property
     def is_retry(self) -> bool:
-        """Whether asking for it as a whole repeats what was refused."""
-        return self.halves is not None or self.code in DIVISIBLE
+        """Whether asking for it repeats what was refused."""
+        return self.code in DIVISIBLE
 
     def turn(self, may_retry: bool) -> Turn:
         """What to do with it in this read. Call it once per read."""
         self._rest = max(0, self._rest - 1)
-        if not self.is_retry:
-            return Turn.ASK
-        due = may_retry and not self._rest
-        if self.halves is None:
-            return Turn.ASK if due else Turn.REST
-        # Both halves are well: perhaps the whole is readable again.
-        well = all(half.halves is None and not half.code for half in self.halves)
-        return Turn.ASK if due and well else Turn.HALVES
+        if self.halves is not None:
+            return Turn.HALVES
+        return Turn.ASK if not self.is_retry or (may_retry and not self._rest) else Turn.REST
 
     def answered(self) -> None:
-        """The device sent the block's content: it is whole (again)."""
-        self.halves = None
+        """The device sent the block's content."""
         self.code = self._rest = 0
 
     def refused(self, code: int, may_split: bool) -> bool:
@@ -194,7 +209,7 @@ class Branch(Generic[ToolT]):
         self.code = code
         if code not in DIVISIBLE:
             return False
-        halves = split(self.block) if self.halves is None else None
+        halves = split(self.block)
         if halves is not None and not may_split:
             return False  # and without a rest: it is divided in the next read
         self._rest = RETRY_EVERY
@@ -212,30 +227,36 @@ class Branch(Generic[ToolT]):
 
 
 class Round(Generic[ToolT]):
-    """One read over the branches of a group: ask for `next()` until there is none, and report each outcome.
+    """One read over the branches of a group: ask for the branches of each `wave` until it is empty.
 
-    An answer is reported with `Branch.answered`, an exception with `refuse`. In the end `refused` holds the branches
-    whose tags could not be read; each carries the exception's code.
+    An answer is reported with `Branch.answered`, an exception with `refuse`, each before the next wave. In the end
+    `refused` holds the branches whose tags could not be read; each carries the exception's code.
     """
 
     def __init__(self, branches: Sequence[Branch[ToolT]]) -> None:
         self.refused: list[Branch[ToolT]] = []
+        self.touched = False  # something was refused, or asked for again
         self._todo = list(reversed(branches))
         self._extra = EXTRA_PER_READ
 
-    def next(self) -> Branch[ToolT] | None:
-        """The branch whose block to ask for now."""
+    def wave(self) -> list[Branch[ToolT]]:
+        """The branches whose blocks to ask for now."""
+        found = []
         while self._todo:
             branch = self._todo.pop()
             turn = branch.turn(self._extra > 0)
             if turn is Turn.ASK:
-                self._extra -= branch.is_retry
-                return branch
-            self._go_on(branch)
-        return None
+                if branch.is_retry:
+                    self._extra -= 1
+                    self.touched = True
+                found.append(branch)
+            else:
+                self._go_on(branch)
+        return found
 
     def refuse(self, branch: Branch[ToolT], code: int) -> None:
         """The device answered that block with this exception code."""
+        self.touched = True
         if branch.refused(code, may_split=self._extra > 0):
             self._extra -= 2
         self._go_on(branch)

@@ -6,8 +6,15 @@ and reason of it, the group's `Inbox` keeps it until `read` takes it as scans. W
     opcua_settings      what the configuration says
     opcua_nodes         node ids as text, and which namespace index a URI has today (pure)
     opcua_values        types, scaling, quality (pure)
+    opcua_parts         elements of arrays, members of structures (pure)
+    opcua_structures    structures by the server's description of them
+    opcua_clock         which time stamps are believed (pure)
     opcua_inbox         order, doubles, losses, scans (pure)
     opcua_errors        sentences
+    opcua_identity      our own certificate
+    opcua_trust         which server certificates a person approved
+    opcua_security      endpoint, policy and user
+    opcua_channel       what all connections have in common
     opcua_subscription  which notifications came, and which should have
     opcua_session       one connection
 
@@ -18,22 +25,28 @@ what had arrived and know what was reported before.
 from __future__ import annotations
 
 import asyncio
-import importlib
+import importlib.util
 import math
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from protocols.field.contract import DeviceAway, DeviceRefused, FieldError, Group, Quality, Scan, Tag
-from protocols.field.opcua_errors import node_sentence
+from protocols.field.contract import DeviceAway, FieldError, Group, Quality, Scan, Tag, ValueType
+from protocols.field.opcua_errors import CertificateRejected, node_sentence
 from protocols.field.opcua_inbox import Inbox
 from protocols.field.opcua_nodes import NodeAddress, parse_node
+from protocols.field.opcua_parts import parse_part
 from protocols.field.opcua_settings import Address, GroupSettings, Settings, TagSettings
 from protocols.field.opcua_values import Reading, Sample, reading
 
 if TYPE_CHECKING:
     from asyncua import ua
 
+    from protocols.field.opcua_identity import Identity
+    from protocols.field.opcua_security import Access, User
     from protocols.field.opcua_session import Limits, Session
     from protocols.field.opcua_subscription import Watch
 
@@ -42,13 +55,33 @@ __all__ = ["GroupSettings", "OpcuaDriver", "Settings", "TagSettings", "driver", 
 
 def tag(settings: TagSettings) -> Tag:
     """The tag for the rest of the system. ValueError with a sentence on an impossible node."""
-    address = Address(parse_node(settings.node), settings.scale, settings.offset)
+    address = Address(
+        parse_node(settings.node),
+        settings.scale,
+        settings.offset,
+        parse_part(settings.part),
+        settings.deadband,
+        settings.deadband_percent,
+    )
     return Tag(settings.name, settings.type, settings.unit, address)
 
 
 def driver(name: str, settings: Settings, groups: Sequence[Group]) -> OpcuaDriver:
-    """The driver of one server, not yet connected."""
+    """The driver of one server, not yet connected. ValueError with a sentence where the package for it is missing."""
+    if importlib.util.find_spec("asyncua") is None:
+        raise ValueError(
+            "protocol opcua needs the package asyncua, which is not installed here; install it with: "
+            "pip install 'holdfast[opcua]', or from locks/gateway-opcua.txt"
+        )
     return OpcuaDriver(name, settings, groups)
+
+
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """The nodes of a group on a connection: each under the position of the first tag that takes it."""
+
+    of: dict[int, ua.NodeId]
+    shared: dict[int, list[int]]  # position of the first tag → those of all
 
 
 class OpcuaDriver:
@@ -57,35 +90,64 @@ class OpcuaDriver:
     def __init__(self, name: str, settings: Settings, groups: Sequence[Group]) -> None:
         self.requests = 0
         self._settings = settings
+        self._name = name
         self._where = f"{name} (opcua {settings.endpoint})"
+        self._directory: Path | None = None
         self._groups = {group.name: group for group in groups}
         self._inboxes = {group.name: Inbox() for group in groups}
-        self._polled: dict[str, list[tuple[int, ua.NodeId]]] = {}
-        self._pinned: dict[NodeAddress, NodeAddress] = {}  # namespaces given by index → by the URI they had at first
+        self._watched: dict[str, Nodes] = {}
+        self._uris: dict[int, str] = {}  # namespaces given by index → the URI that they had at first
+        self._kept: dict[int, str] = {}  # what of it was handed out to be remembered
         self._session: Session | None = None
         self._limits: Limits | None = None
-        self._attempts = 0
+
+    def keep_in(self, directory: Path) -> None:
+        """Where certificates are kept; see opcua_identity and opcua_trust."""
+        self._directory = directory
 
     async def connect(self) -> None:
-        self._attempts += 1
         await self.close()
         # The library takes long to import: in a thread, so that other devices are read meanwhile.
         await asyncio.to_thread(importlib.import_module, "protocols.field.opcua_session")
-        from protocols.field.opcua_session import Limit, Limits, Session
+        from protocols.field.opcua_security import access
+        from protocols.field.opcua_session import Limit, Limits
 
-        longest_s = max((group.period_s for group in self._groups.values()), default=0.0)
         cap = self._settings.max_nodes_per_read
         self._limits = self._limits or Limits(Limit(cap), Limit(cap))
-        self._session = Session(self._settings, self._where, self._limits, longest_s, self._count)
+        given = await asyncio.to_thread(access, self._settings, self._directory, self._where)
         try:
-            namespaces = await self._session.open(self._password())
+            namespaces, session = await self._opened(given, self._limits)
             for group in self._groups.values():
-                if self._attempts > 1:
-                    self._inboxes[group.name].reconnected(_now_us())
-                await self._watch(self._session, group, namespaces)
+                self._inboxes[group.name].reconnected(_now_us())
+                await self._watch(session, group, namespaces)
         except FieldError:
             await self.close()
             raise
+
+    async def _opened(self, given: Access, limits: Limits) -> tuple[list[str], Session]:
+        """The namespaces, and the session that is now ours. Raises DeviceAway or DeviceRefused."""
+        from protocols.field.opcua_security import check_pin, chosen, endpoints
+
+        certificate = b""
+        if given.identities:
+            found = await endpoints(self._settings, self._where, self._count)
+            certificate = chosen(found, self._settings, self._where)
+            check_pin(certificate, given, self._where, self._name)
+        for identity in given.identities[:-1]:
+            with suppress(CertificateRejected):  # renewed, and the server's administrator has yet to trust it
+                return await self._open(given.user, limits, certificate, identity)
+        last = given.identities[-1] if given.identities else None
+        return await self._open(given.user, limits, certificate, last)
+
+    async def _open(
+        self, user: User, limits: Limits, certificate: bytes, identity: Identity | None
+    ) -> tuple[list[str], Session]:
+        from protocols.field.opcua_session import Session
+
+        await self.close()
+        longest_s = max((group.period_s for group in self._groups.values()), default=0.0)
+        self._session = session = Session(self._settings, self._where, limits, longest_s, self._count)
+        return await session.open(user, certificate, identity), session
 
     async def read(self, group: Group) -> Sequence[Scan]:
         inbox = self._inboxes[group.name]
@@ -109,71 +171,125 @@ class OpcuaDriver:
     def _count(self) -> None:
         self.requests += 1
 
-    def _password(self) -> str | None:
-        try:
-            return self._settings.secret()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DeviceRefused(
-                f"{self._where}: the password file {self._settings.password_file} cannot be read ({error}); "
-                "check that it exists and that the agent's user may read it."
-            ) from error
+    def recall(self, state: Mapping[str, Any]) -> None:
+        """The namespaces by index, as they were at the very first connect to this server."""
+        if state["endpoint"] == self._settings.endpoint:
+            uris = {int(index): uri for index, uri in state["namespaces"].items()}
+            if not all(isinstance(uri, str) for uri in uris.values()):
+                raise TypeError("a namespace is no text")
+            self._uris = uris
+            self._kept = dict(uris)
+
+    def memory(self) -> Mapping[str, Any] | None:
+        if self._kept == self._uris:
+            return None
+        self._kept = dict(self._uris)
+        return {"endpoint": self._settings.endpoint, "namespaces": {str(at): uri for at, uri in self._uris.items()}}
 
     async def _watch(self, session: Session, group: Group, namespaces: Sequence[str]) -> None:
         """Resolve the group's nodes, and subscribe to them unless they are polled. Those that fail are reported bad."""
-        nodes = self._resolve(group, namespaces)
-        if _options(group).mode == "poll":
-            self._polled[group.name] = nodes
-        elif nodes:
-            for index, code in await session.subscribe(self._subscription(group, nodes)):
-                self._report_bad(group, index, code, node_sentence(code, group.tags[index].address.node.text))
+        nodes = self._watched[group.name] = self._resolve(group, namespaces)
+        typed = {nodes.of[at] for at in nodes.of if _needs_types(group.tags[at])}
+        if typed:
+            await session.describe(sorted(typed, key=str))
+        if _options(group).mode == "subscribe" and nodes.of:
+            for first, code in await session.subscribe(self._subscription(session, group, nodes)):
+                for index in nodes.shared[first]:
+                    self._report_bad(group, index, code, node_sentence(code, group.tags[index].address.node.text))
 
-    def _resolve(self, group: Group, namespaces: Sequence[str]) -> list[tuple[int, ua.NodeId]]:
-        """The node ids of today by position in the group."""
+    def _resolve(self, group: Group, namespaces: Sequence[str]) -> Nodes:
+        """The node ids of today. Tags of the same node with the same deadband share one."""
         from protocols.field.opcua_session import node_id
 
-        nodes = []
+        nodes = Nodes({}, {})
+        firsts: dict[Any, int] = {}
         for index, each in enumerate(group.tags):
-            given: NodeAddress = each.address.node
-            address = self._pinned.get(given, given).pinned(namespaces)
-            self._pinned[given] = address
+            address: Address = each.address
             try:
-                nodes.append((index, node_id(address, namespaces)))
+                node = node_id(self._pinned(address.node, namespaces), namespaces)
             except ValueError as error:
                 self._report_bad(group, index, Quality.BAD_NODE_ID_UNKNOWN, str(error))
+                continue
+            first = firsts.setdefault((node, address.deadband, address.deadband_percent), index)
+            nodes.of.setdefault(first, node)
+            nodes.shared.setdefault(first, []).append(index)
         return nodes
 
-    def _subscription(self, group: Group, nodes: list[tuple[int, ua.NodeId]]) -> Watch:
-        from protocols.field.opcua_subscription import Watch
+    def _pinned(self, given: NodeAddress, namespaces: Sequence[str]) -> NodeAddress:
+        """The node by its namespace's URI, where it was given by an index: the URI that this index had at first."""
+        if isinstance(given.namespace, int) and given.namespace > 0:
+            if given.namespace < len(namespaces):
+                self._uris.setdefault(given.namespace, namespaces[given.namespace])
+            if given.namespace in self._uris:
+                return replace(given, namespace=self._uris[given.namespace])
+        return given
+
+    def _subscription(self, session: Session, group: Group, nodes: Nodes) -> Watch:
+        from protocols.field.opcua_subscription import Watch, deadband
 
         inbox, options = self._inboxes[group.name], _options(group)
         sampling_ms = group.period_s * 1000 if options.sampling_ms is None else options.sampling_ms
         per_period = math.ceil(group.period_s * 1000 / sampling_ms) if sampling_ms else 1
 
-        def report(index: int, sample: Sample, first: bool) -> None:
-            arrived = reading(index, group.tags[index], sample, _now_us(), node_sentence)
-            (inbox.report_first if first else inbox.report)(arrived)
+        def report(first: int, sample: Sample, is_first: bool) -> None:
+            for index in nodes.shared.get(first, ()):
+                arrived = self._reading(session, group, nodes, first, index, sample, _now_us(), is_change=not is_first)
+                (inbox.report_first if is_first else inbox.report)(arrived)
 
         def lost(reason: str) -> None:
-            inbox.report_lost((index for index, _ in nodes), _now_us(), reason)
+            inbox.report_lost((index for shared in nodes.shared.values() for index in shared), _now_us(), reason)
 
-        def waiting(index: int) -> None:
-            reason = (
-                f"node {group.tags[index].address.node.text}: the server monitors it and has sent nothing for it yet"
-            )
-            self._report_bad(group, index, Quality.BAD_WAITING_FOR_INITIAL_DATA, reason)
+        def waiting(first: int) -> None:
+            for index in nodes.shared[first]:
+                node = group.tags[index].address.node.text
+                reason = f"node {node}: the server monitors it and has sent nothing for it yet"
+                self._report_bad(group, index, Quality.BAD_WAITING_FOR_INITIAL_DATA, reason)
 
-        queue_size = max(options.queue_size, per_period)
-        return Watch(group.period_s, sampling_ms, queue_size, nodes, report, lost, waiting)
+        widths = {first: deadband(group.tags[first].address) for first in nodes.of}
+        return Watch(
+            group.period_s,
+            sampling_ms,
+            max(options.queue_size, per_period),
+            list(nodes.of.items()),
+            session.types,
+            report,
+            lost,
+            waiting,
+            options.discard == "oldest",
+            {first: width for first, width in widths.items() if width is not None},
+        )
 
     async def _poll(self, session: Session, group: Group) -> None:
-        nodes = self._polled[group.name]
-        samples = await session.read([node for _, node in nodes])
+        nodes, inbox = self._watched[group.name], self._inboxes[group.name]
+        samples = await session.read(list(nodes.of.values()))
         now_us = _now_us()
-        for (index, _), sample in zip(nodes, samples, strict=True):
-            self._inboxes[group.name].report_poll(reading(index, group.tags[index], sample, now_us, node_sentence))
+        for first, sample in zip(nodes.of, samples, strict=True):
+            for index in nodes.shared[first]:
+                inbox.report_poll(self._reading(session, group, nodes, first, index, sample, now_us, is_change=True))
+
+    def _reading(
+        self,
+        session: Session,
+        group: Group,
+        nodes: Nodes,
+        first: int,
+        index: int,
+        sample: Sample,
+        now_us: int,
+        *,
+        is_change: bool,
+    ) -> Reading:
+        previous_us = self._inboxes[group.name].source_us(index) if is_change else None
+        names = session.types.names(nodes.of[first])
+        return reading(index, group.tags[index], sample, now_us, node_sentence, session.clock, previous_us, names)
 
     def _report_bad(self, group: Group, index: int, code: int, reason: str) -> None:
         self._inboxes[group.name].report(Reading(index, _now_us(), None, code, reason))
+
+
+def _needs_types(tag: Tag) -> bool:
+    """Whether its value may be a structure or an enumeration, whose description must be known."""
+    return bool(tag.address.part) or tag.value_type is ValueType.STRING
 
 
 def _options(group: Group) -> GroupSettings:

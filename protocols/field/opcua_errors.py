@@ -9,8 +9,13 @@ from __future__ import annotations
 import errno
 import socket
 from enum import IntEnum, StrEnum
+from typing import TYPE_CHECKING
 
 from protocols.field.contract import DeviceAway, DeviceRefused, DeviceTimeout, FieldError
+from protocols.field.opcua_settings import Settings
+
+if TYPE_CHECKING:
+    from protocols.field.opcua_identity import Identity
 
 
 class Step(StrEnum):
@@ -19,6 +24,7 @@ class Step(StrEnum):
     SOCKET = "socket"
     HELLO = "hello"
     CHANNEL = "secure channel"
+    ENDPOINTS = "endpoints"
     SESSION = "session"
     USER = "user"
     SETUP = "setup"
@@ -35,7 +41,14 @@ class Bad(IntEnum):
     SERVER_NOT_CONNECTED = 0x800D0000
     SERVER_HALTED = 0x800E0000
     TOO_MANY_OPERATIONS = 0x80100000
+    CERTIFICATE_INVALID = 0x80120000
     SECURITY_CHECKS_FAILED = 0x80130000
+    CERTIFICATE_TIME_INVALID = 0x80140000
+    CERTIFICATE_HOST_NAME_INVALID = 0x80160000
+    CERTIFICATE_URI_INVALID = 0x80170000
+    CERTIFICATE_USE_NOT_ALLOWED = 0x80180000
+    CERTIFICATE_UNTRUSTED = 0x801A0000
+    CERTIFICATE_REVOKED = 0x801D0000
     USER_ACCESS_DENIED = 0x801F0000
     IDENTITY_TOKEN_INVALID = 0x80200000
     IDENTITY_TOKEN_REJECTED = 0x80210000
@@ -66,6 +79,12 @@ class Bad(IntEnum):
     REQUEST_TOO_LARGE = 0x80B80000
     RESPONSE_TOO_LARGE = 0x80B90000
     TOO_MANY_MONITORED_ITEMS = 0x80DB0000
+    FILTER_NOT_ALLOWED = 0x80450000
+    MONITORED_ITEM_FILTER_INVALID = 0x80430000
+    MONITORED_ITEM_FILTER_UNSUPPORTED = 0x80440000
+    DEADBAND_FILTER_INVALID = 0x808E0000
+    CERTIFICATE_CHAIN_INCOMPLETE = 0x810D0000
+    CERTIFICATE_POLICY_CHECK_FAILED = 0x81140000
 
 
 _TOO_MUCH = frozenset(
@@ -95,15 +114,23 @@ _BUSY: dict[int, str] = {
     Bad.SHUTDOWN: "the server is shutting down; it is tried again",
     Bad.SERVER_HALTED: "the server has stopped; start it",
 }
-_NO_SECURITY = "the server demands an encrypted connection, which is not supported; let it offer one without security"
+_OTHER_SECURITY = "the server does not offer this security; set security_policy and security_mode to what it offers"
 _REFUSED: dict[int, str] = {
     Bad.TCP_ENDPOINT_URL_INVALID: "the server does not know this address; check the path after host and port",
-    Bad.SECURITY_MODE_REJECTED: _NO_SECURITY,
-    Bad.SECURITY_POLICY_REJECTED: _NO_SECURITY,
+    Bad.SECURITY_MODE_REJECTED: _OTHER_SECURITY,
+    Bad.SECURITY_POLICY_REJECTED: _OTHER_SECURITY,
     Bad.SECURITY_CHECKS_FAILED: "the server rejected the connection in its security checks; see the server's log",
 }
+_REJECTS_US = frozenset({Bad.SECURITY_CHECKS_FAILED, *(code for code in Bad if code.name.startswith("CERTIFICATE_"))})
 _WRONG_USER = frozenset({Bad.USER_ACCESS_DENIED, Bad.IDENTITY_TOKEN_INVALID, Bad.IDENTITY_TOKEN_REJECTED})
+_NO_DEADBAND = (
+    "node {node}: the server cannot apply the deadband to it; remove it, or take an absolute one where percent is set"
+)
 _NODES: dict[int, str] = {
+    Bad.FILTER_NOT_ALLOWED: _NO_DEADBAND,
+    Bad.MONITORED_ITEM_FILTER_INVALID: _NO_DEADBAND,
+    Bad.MONITORED_ITEM_FILTER_UNSUPPORTED: _NO_DEADBAND,
+    Bad.DEADBAND_FILTER_INVALID: _NO_DEADBAND,
     Bad.NODE_ID_UNKNOWN: "node {node} does not exist on the server; check its spelling and its namespace",
     Bad.NODE_ID_INVALID: "node {node} is not a node id that the server takes; check its spelling",
     Bad.ATTRIBUTE_ID_INVALID: "node {node} is no variable, it has no value; choose a variable",
@@ -111,6 +138,10 @@ _NODES: dict[int, str] = {
     Bad.USER_ACCESS_DENIED: "node {node} may not be read by this user; ask for read access on the server",
     Bad.TOO_MANY_MONITORED_ITEMS: "node {node}: the server can monitor no more; use mode: poll, or fewer tags",
 }
+
+
+class CertificateRejected(DeviceRefused):
+    """The server does not take the certificate that we showed; another one of ours may do."""
 
 
 class ServiceFault(Exception):
@@ -141,28 +172,58 @@ def node_sentence(code: int, node: str) -> str:
     return known.format(node=node) if known else f"node {node}: the server reports {status_name(code)}"
 
 
-def connect_error(step: Step, error: Exception, where: str, timeout_s: float, username: str | None) -> FieldError:
-    """Why connecting failed at this step."""
+def connect_error(
+    step: Step,
+    error: Exception,
+    where: str,
+    timeout_s: float,
+    settings: Settings | None,
+    identity: Identity | None = None,
+) -> FieldError:
+    """Why connecting failed at this step. `identity`: the certificate that we showed, if any."""
     code = _code(error)
     if code in _BUSY:
         return DeviceAway(f"{where}: {_BUSY[code]}.")
-    if step is Step.USER and code in _WRONG_USER:
-        return DeviceRefused(f"{where}: {_user_sentence(username)}.")
+    if step is Step.USER and code is not None and (code in _WRONG_USER or code in _REJECTS_US):
+        return DeviceRefused(f"{where}: {_user_sentence(settings)}.")
+    if identity is not None and code is not None and code in _REJECTS_US:
+        return CertificateRejected(
+            f"{where}: the server rejects this gateway's certificate with {status_name(code)}; let it trust "
+            f"{identity.public} (SHA-256 {identity.fingerprint})."
+        )
     if code in _REFUSED:
         return DeviceRefused(f"{where}: {_REFUSED[code]}.")
     if step is Step.SESSION and "No matching endpoints" in str(error):
-        return DeviceRefused(f"{where}: {_NO_SECURITY}.")
+        return DeviceRefused(f"{where}: {_OTHER_SECURITY}.")
+    if step is Step.SESSION and _is_impostor(error):
+        return DeviceRefused(
+            f"{where}: the server cannot prove that its certificate is its own ({error!r}); restart it, and if that "
+            "does not help, find out who answers in its place."
+        )
     if code is not None:
         return DeviceAway(f"{where}: the server refused the {step.value} with {status_name(code)}.")
     if step is Step.USER and not isinstance(error, OSError):  # TimeoutError is an OSError too
-        return DeviceRefused(f"{where}: the password cannot be sent in the way that the server wants ({error!r}).")
+        return DeviceRefused(f"{where}: the user cannot be named in the way that the server wants ({error!r}).")
+    if identity is not None and step is Step.CHANNEL and not isinstance(error, TimeoutError):
+        # Small servers say no by hanging up. DeviceAway: it may as well have been switched off at that moment.
+        return DeviceAway(
+            f"{where}: the server hung up when the secure channel was opened; check that it trusts {identity.public} "
+            f"(SHA-256 {identity.fingerprint}), and both clocks."
+        )
     return _unreachable(step, error, where, timeout_s)
 
 
-def _user_sentence(username: str | None) -> str:
-    if username is None:
+def _is_impostor(error: Exception) -> bool:
+    """Whether the session's answer does not fit the certificate: another one is in it, or the signature is wrong."""
+    return "certificate mismatch" in str(error) or type(error).__name__ == "InvalidSignature"
+
+
+def _user_sentence(settings: Settings | None) -> str:
+    if settings is not None and settings.user_certificate is not None:
+        return f"the server rejected the user's certificate {settings.user_certificate}; let the server trust it"
+    if settings is None or settings.username is None:
         return "the server does not admit anonymous users; set username and password_file"
-    return f"the server rejected user {username}; check username and password"
+    return f"the server rejected user {settings.username}; check username and password"
 
 
 def _unreachable(step: Step, error: Exception, where: str, timeout_s: float) -> FieldError:

@@ -9,7 +9,8 @@ connection's first notifications do not double what was reported before the cut.
 - A tag's state is its newest reading by time, and the source's clock is not ours. While a device is away others
   declare its tags bad by ours, and so does this driver where a node fails or is waited for. What the server says
   afterwards with an older time would never show. So it is stated once more, as of the moment of that declaration:
-  the value is what it was, and that is known again. For a value that does not change this happens once after a
+  the value is what it was, and that is known again. A start counts as a reconnect: the agent before this one may have
+  declared its tags bad. For a value that does not change this happens once after a
   reconnect; for one that does, at most once per `take`, until the source's clock has passed that moment. At most one
   such statement per tag waits, beside the readings and not counted by `limit`.
 """
@@ -45,6 +46,11 @@ class Inbox:
         """The device was away, and until now others may have declared its tags bad."""
         self._reconnected_us = now_us
         self._bad_us.clear()
+
+    def source_us(self, position: int) -> int | None:
+        """The source time of the tag's last reading, where there was one."""
+        last = self._last.get(position)
+        return None if last is None else last.source_us
 
     def __len__(self) -> int:
         """How many readings wait."""

@@ -16,36 +16,38 @@ A connection that failed once stays failed: every later call raises the same err
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, NoReturn, TypeVar
 
 from asyncua import ua
 from asyncua.client.client import Client
 from asyncua.client.ua_client import UaClientState
-from asyncua.observer import Observer
 from asyncua.ua.attribute_ids import AttributeIds
 from asyncua.ua.object_ids import ObjectIds
 
 from protocols.field.contract import DeviceAway, DeviceTimeout, FieldError
+from protocols.field.opcua_channel import count_requests, shut
+from protocols.field.opcua_clock import Clock
 from protocols.field.opcua_errors import ServiceFault, Step, connect_error, service_error
+from protocols.field.opcua_identity import Identity
 from protocols.field.opcua_nodes import NodeAddress
-from protocols.field.opcua_settings import Settings
+from protocols.field.opcua_security import User, secure
+from protocols.field.opcua_settings import Settings, practical_nodes
+from protocols.field.opcua_structures import Types, is_built_in
 from protocols.field.opcua_subscription import Subscription, Watch, sample_of
-from protocols.field.opcua_values import Sample
-
-# What the library logs, the driver reports as errors and bad readings. Above CRITICAL, which the library uses too.
-logging.getLogger("asyncua").setLevel(logging.CRITICAL + 1)
+from protocols.field.opcua_values import Sample, microseconds
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 CHANNEL_LIFETIME_S = 3600.0
+DEPTH_MAX = 16  # of types in types
+TYPES_MAX = 1000  # so many are asked for; tags of others are bad, with the reason
 MAX_RECEIVED = 1 << 20  # bytes of an unfinished chunk; asyncua asks for chunks of 64 KiB and takes any
 
 _FACTS = tuple(
@@ -54,9 +56,12 @@ _FACTS = tuple(
         ObjectIds.Server_NamespaceArray,
         ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerRead,
         ObjectIds.Server_ServerCapabilities_OperationLimits_MaxMonitoredItemsPerCall,
+        ObjectIds.Server_ServerStatus_BuildInfo_ManufacturerName,
     )
 )
 _STATE = ua.NodeId(ua.Int32(ObjectIds.Server_ServerStatus_State))
+_TIME = ua.NodeId(ua.Int32(ObjectIds.Server_ServerStatus_CurrentTime))
+CLOCK_S = 10.0  # how often the server's clock is compared with ours
 
 
 @dataclass
@@ -80,17 +85,6 @@ class Limits:
     monitor: Limit
 
 
-class _Counter(Observer):
-    """Counts the requests that the library sends."""
-
-    def __init__(self, count: Callable[[], None]) -> None:
-        self._count = count
-
-    def observe_request(self, request: Any) -> AbstractContextManager[None]:
-        self._count()
-        return nullcontext()
-
-
 def node_id(address: NodeAddress, namespaces: Sequence[str]) -> ua.NodeId:
     """The node id of today. ValueError with a sentence when the server has no such namespace."""
     # asyncua annotates identifiers with its own subclasses of int, str and bytes, and takes the plain ones.
@@ -112,22 +106,32 @@ class Session:
         self._fault: FieldError | None = None
         self._heard_at = -math.inf
         self._renew_at = math.inf
+        self._clock_at = math.inf
+        self.clock = Clock(round(settings.clock_tolerance_s * 1_000_000))
+        self.types = Types()
         self._client = Client(settings.endpoint, timeout=settings.timeout_s)
         self._client.name = self._client.description = "Holdfast"
         self._client.application_uri = "urn:holdfast:gateway"
         # Neither may end between two readings of a group with a long period.
         self._client.session_timeout = round(max(settings.session_timeout_s, 3 * longest_s) * 1000)
         self._client.secure_channel_timeout = round(max(CHANNEL_LIFETIME_S, 4 * longest_s) * 1000)
-        self._client.uaclient.observer = _Counter(count)
+        self._identity: Identity | None = None
+        count_requests(self._client, count)
 
-    async def open(self, password: str | None) -> list[str]:
-        """Connect, and return the server's namespaces by index. Raises DeviceAway or DeviceRefused."""
-        client = self._client
+    async def open(self, user: User, certificate: bytes = b"", identity: Identity | None = None) -> list[str]:
+        """Connect, and return the server's namespaces by index. Raises DeviceAway or DeviceRefused.
+
+        `certificate` (DER) is the server's and `identity` ours, where the connection is secured.
+        """
+        client, self._identity = self._client, identity
+        if identity is not None:
+            secure(client, self._settings, certificate, identity, self._where)
+        client.user_private_key = user.key
         await self._step(Step.SOCKET, client.connect_socket())
         await self._step(Step.HELLO, client.send_hello())
         await self._step(Step.CHANNEL, client.open_secure_channel())
         await self._step(Step.SESSION, client.create_session())
-        await self._step(Step.USER, client.activate_session(self._settings.username, password))
+        await self._step(Step.USER, client.activate_session(user.name, user.password, user.certificate))
         self._plan_renewal()
         return await self._facts()
 
@@ -135,17 +139,36 @@ class Session:
         try:
             await work
         except Exception as error:  # the library's edge: its decoder raises whatever a stranger's bytes lead to
-            raise connect_error(step, error, self._where, self._timeout_s, self._settings.username) from error
+            raise connect_error(step, error, self._where, self._timeout_s, self._settings, self._identity) from error
         self._heard_at = time.monotonic()
 
     async def _facts(self) -> list[str]:
         """The namespaces; the limits are noted."""
-        namespaces, read, monitor = [sample.value for sample in await self.read(_FACTS)]
+        namespaces, read, monitor, manufacturer = [sample.value for sample in await self.read(_FACTS)]
+        if "max_nodes_per_read" not in self._settings.model_fields_set:
+            practical = practical_nodes(manufacturer if isinstance(manufacturer, str) else "")
+            self._limits.read.configured = self._limits.monitor.configured = practical
         self._limits.read.announced = read if isinstance(read, int) else 0
         self._limits.monitor.announced = monitor if isinstance(monitor, int) else 0
         if not isinstance(namespaces, list):
             self._fail(DeviceAway(f"{self._where}: the server does not say which namespaces it has; see its log."))
+        await self._compare_clocks()
         return [str(uri) for uri in namespaces]
+
+    async def _compare_clocks(self) -> None:
+        """How far the server's clock is ahead. Not known better than half of the time that the answer took."""
+        self._clock_at = time.monotonic() + CLOCK_S
+        before_ns, begun_s = time.time_ns(), time.monotonic()
+        [sample] = await self.read([_TIME])
+        took_us = round((time.monotonic() - begun_s) * 1_000_000)
+        theirs_us = microseconds(sample.value) if isinstance(sample.value, datetime) else None
+        if theirs_us is None:  # some small servers have none; then each time stamp is judged alone
+            return
+        ahead_us = theirs_us - (before_ns // 1000 + took_us // 2)
+        if abs(ahead_us) > took_us // 2 + self.clock.tolerance_us:
+            self.clock = replace(self.clock, ahead_us=ahead_us)
+        else:
+            self.clock = replace(self.clock, ahead_us=0)
 
     async def check(self, *, probe: bool) -> None:
         """Whether the connection is alive; renews the channel in time. Raises DeviceAway or DeviceTimeout.
@@ -163,6 +186,8 @@ class Session:
             await self._need(self._client.open_secure_channel(renew=True))
             self._client.uaclient.revolve_security_token()
             self._plan_renewal()
+        if time.monotonic() >= self._clock_at:
+            await self._compare_clocks()
         if not probe:
             return
         if time.monotonic() - self._heard_at > self._timeout_s:
@@ -175,7 +200,7 @@ class Session:
     async def read(self, nodes: Sequence[ua.NodeId]) -> list[Sample]:
         """The values, in the order of the nodes; a node that failed has its status. Raises DeviceAway."""
         values = await self._in_chunks(nodes, self._limits.read, self._read_service, _failed_value)
-        return [sample_of(value) for value in values]
+        return [sample_of(value, self.types) for value in values]
 
     async def subscribe(self, watch: Watch) -> list[tuple[int, int]]:
         """Monitor the nodes; returns position and status code of each that the server does not monitor."""
@@ -210,10 +235,64 @@ class Session:
         if fault is not None:
             self._fault = self._fault or DeviceAway(f"{self._where}: {fault}; it is connected again.")
 
-    async def _read_service(self, nodes: Sequence[ua.NodeId]) -> list[ua.DataValue]:
+    async def describe(self, variables: Sequence[ua.NodeId]) -> None:
+        """Learn the data types of these variables, and what they are made of. Raises DeviceAway."""
+        kinds = await self._attributes(variables, AttributeIds.DataType)
+        found = {node: kind for node, kind in zip(variables, kinds, strict=True) if isinstance(kind, ua.NodeId)}
+        self.types.of_variable.update(found)
+        wanted = set(found.values())
+        asked: set[ua.NodeId] = set()
+        for _ in range(DEPTH_MAX):
+            fresh = sorted((kind for kind in wanted - asked if not is_built_in(kind)), key=ua.NodeId.to_string)
+            if not fresh or len(asked) > TYPES_MAX:
+                return
+            asked.update(fresh)
+            definitions = await self._attributes(fresh, AttributeIds.DataTypeDefinition)
+            for kind, definition in zip(fresh, definitions, strict=True):
+                self.types.add(kind, definition)
+                if isinstance(definition, ua.StructureDefinition):
+                    wanted.update(field.DataType for field in definition.Fields or ())
+            wanted.update(await self._bases([kind for kind in fresh if kind not in self.types.structures]))
+
+    async def _bases(self, kinds: Sequence[ua.NodeId]) -> list[ua.NodeId]:
+        """The types that these are subtypes of, which are noted. What a server does not say is not known then."""
+        if not kinds:
+            return []
+        asked = ua.BrowseParameters(
+            NodesToBrowse=[
+                ua.BrowseDescription(
+                    NodeId=kind,
+                    BrowseDirection=ua.BrowseDirection.Inverse,
+                    ReferenceTypeId=ua.NodeId(ua.Int32(ObjectIds.HasSubtype)),
+                    ResultMask=ua.UInt32(ua.BrowseResultMask.None_),
+                )
+                for kind in kinds
+            ]
+        )
+        try:
+            results = await self._request(self._client.uaclient.browse(asked))
+        except ServiceFault:
+            return []
+        for kind, result in zip(kinds, results, strict=False):
+            for above in (result.References or ())[:1]:
+                self.types.bases[kind] = ua.NodeId(above.NodeId.Identifier, above.NodeId.NamespaceIndex)
+        return [self.types.bases[kind] for kind in kinds if kind in self.types.bases]
+
+    async def _attributes(self, nodes: Sequence[ua.NodeId], attribute: AttributeIds) -> list[Any]:
+        """The attribute of each node as the library has it; None where there is none."""
+
+        async def service(chunk: Sequence[ua.NodeId]) -> list[ua.DataValue]:
+            return await self._read_service(chunk, attribute)
+
+        values = await self._in_chunks(nodes, self._limits.read, service, _failed_value)
+        return [None if value.Value is None else value.Value.Value for value in values]
+
+    async def _read_service(
+        self, nodes: Sequence[ua.NodeId], attribute: AttributeIds = AttributeIds.Value
+    ) -> list[ua.DataValue]:
         asked = ua.ReadParameters(
             TimestampsToReturn=ua.TimestampsToReturn.Both,
-            NodesToRead=[ua.ReadValueId(NodeId=node, AttributeId=AttributeIds.Value) for node in nodes],
+            NodesToRead=[ua.ReadValueId(NodeId=node, AttributeId=attribute) for node in nodes],
         )
         return await self._client.uaclient.read(asked)
 
@@ -279,14 +358,7 @@ class Session:
                     await self._request(low.close_session(True))
                     await self._request(low.close_secure_channel())
         finally:
-            if low.protocol is not None and low.protocol.transport is not None:
-                low.protocol.transport.abort()
-            # The library cancels its publishing task without waiting for it, and only if the goodbye came that far.
-            if low._publish_task is not None:
-                low._publish_task.cancel()
-                await asyncio.gather(low._publish_task, return_exceptions=True)
-            while low.protocol is not None and low.protocol.transport is not None:  # noqa: ASYNC110
-                await asyncio.sleep(0)  # abort() closes the socket in the loop's next turn
+            await shut(self._client)
 
 
 def _failed_value(code: int) -> ua.DataValue:

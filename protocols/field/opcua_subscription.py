@@ -13,13 +13,15 @@ returns what is wrong as half a sentence.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from asyncua import ua
 from asyncua.ua.attribute_ids import AttributeIds
 
 from protocols.field.opcua_errors import status_name
+from protocols.field.opcua_settings import Address
+from protocols.field.opcua_structures import Types, Undecodable, plain
 from protocols.field.opcua_values import Sample, microseconds
 
 KEEP_ALIVE_S = 5.0  # at least this often the server shall send a message, changes or not
@@ -40,9 +42,12 @@ class Watch:
     sampling_ms: float
     queue_size: int
     nodes: Sequence[tuple[int, ua.NodeId]]
+    types: Types
     report: Callable[[int, Sample, bool], None]
     lost: Callable[[str], None]
     waiting: Callable[[int], None]
+    discard_oldest: bool = True
+    deadbands: Mapping[int, tuple[ua.DeadbandType, float]] = field(default_factory=dict)  # by position
 
     def parameters(self) -> ua.CreateSubscriptionParameters:
         keep_alive = max(1, round(KEEP_ALIVE_S / self.period_s))
@@ -62,9 +67,17 @@ class Watch:
                 ClientHandle=position,
                 SamplingInterval=self.sampling_ms,
                 QueueSize=self.queue_size,
-                DiscardOldest=True,
+                DiscardOldest=self.discard_oldest,
+                Filter=self._filter(position),
             ),
         )
+
+    def _filter(self, position: int) -> ua.DataChangeFilter | None:
+        """A deadband is for values; a change of the status is reported all the same."""
+        if position not in self.deadbands:
+            return None
+        kind, width = self.deadbands[position]
+        return ua.DataChangeFilter(ua.DataChangeTrigger.StatusValue, ua.UInt32(kind), ua.Double(width))
 
 
 class Subscription:
@@ -102,7 +115,7 @@ class Subscription:
                 for item in data.MonitoredItems or ():
                     first = item.ClientHandle in self._first
                     self._first.discard(item.ClientHandle)
-                    self._watch.report(item.ClientHandle, sample_of(item.Value), first)
+                    self._watch.report(item.ClientHandle, sample_of(item.Value, self._watch.types), first)
             elif isinstance(data, ua.StatusChangeNotification) and data.Status.value:
                 fault = f"the server ended the subscription with {status_name(data.Status.value)}"
         if message.NotificationData:
@@ -120,14 +133,31 @@ class Subscription:
         return None
 
 
-def sample_of(value: ua.DataValue) -> Sample:
+def sample_of(value: ua.DataValue, types: Types) -> Sample:
     """The library's value, freed of the library's types. Parts that the server left out have their defaults."""
     variant = value.Value if value.Value is not None else ua.Variant()
+    held, trouble = variant.Value, ""
+    if variant.VariantType in _NESTED:
+        try:
+            held = plain(held, types)
+        except Undecodable as error:
+            held, trouble = None, str(error)
     return Sample(
         variant.VariantType.name,
-        variant.Value,
+        held,
         bool(variant.is_array),
         value.StatusCode.value if value.StatusCode is not None else 0,
         microseconds(value.SourceTimestamp),
         microseconds(value.ServerTimestamp),
+        trouble,
     )
+
+
+_NESTED = frozenset({ua.VariantType.ExtensionObject, ua.VariantType.Variant, ua.VariantType.LocalizedText})
+
+
+def deadband(address: Address) -> tuple[ua.DeadbandType, float] | None:
+    """What the server shall leave out; None: nothing."""
+    if address.deadband is not None:
+        return ua.DeadbandType.Absolute, address.deadband
+    return None if address.deadband_percent is None else (ua.DeadbandType.Percent, address.deadband_percent)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated
 
 import typer
@@ -21,6 +23,20 @@ def command_line(program: str, purpose: str) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_options)
+    return app
+
+
+def add_commands(app: typer.Typer, package: str, names: Sequence[str], argv: Sequence[str]) -> typer.Typer:
+    """Add the commands and groups of commands, each from the module in `package` that has its name; gives the app.
+
+    Where `argv` begins with one of them, only that one: to import all takes longer than most commands run.
+    """
+    for name in argv[:1] if argv and argv[0] in names else names:
+        found = getattr(import_module(f"{package}.{name}"), name)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=name)
+        else:
+            app.command(name)(found)
     return app
 
 

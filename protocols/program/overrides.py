@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from copy import deepcopy
+from copy import copy
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -87,8 +87,11 @@ def from_flags(assignments: Mapping[str, str]) -> tuple[list[Override], list[Pro
 
 
 def merge(value: Any, overrides: Sequence[Override]) -> Merged:
-    """A copy of `value` with the overrides laid over it one after another, so that the last one wins."""
-    merged = deepcopy(value)
+    """`value` with the overrides laid over it one after another, so that the last one wins.
+
+    `value` itself stays as it is; what no override reaches is shared with it, for it can be large.
+    """
+    merged = copy(value)
     origins: dict[Path, tuple[str, ...]] = {}
     problems: list[Problem] = []
     for override in overrides:
@@ -127,6 +130,7 @@ def _lay(root: Any, override: Override, origins: dict[Path, tuple[str, ...]]) ->
             origins[path] = ()
         if path in origins:
             origins[path] = (*origins[path], override.name)
+        target[step] = copy(target[step])
         target = target[step]
     step = _step(target, override.path[-1], path, override.exact)
     path = (*path, step)

@@ -21,6 +21,7 @@ _CONSTANTS: dict[str, Scalar] = {"": None, "~": None, "null": None, "true": True
 _INT = re.compile(r"-?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 _INT_MAX = 2**64 - 1
+_NUMBER_FIRST = frozenset("0123456789+-.")
 
 _ON_OFF = re.compile(r"yes|no|on|off", re.IGNORECASE)
 _OTHER_CASE = re.compile(r"true|false|null", re.IGNORECASE)
@@ -46,6 +47,9 @@ def resolve(text: str) -> Scalar:
     """The value of an unquoted word, blanks around it already gone. Raises Ambiguous."""
     if text in _CONSTANTS:
         return _CONSTANTS[text]
+    if text[0] not in _NUMBER_FIRST:
+        _refuse_ambiguous_name(text)
+        return text
     if _INT.fullmatch(text):
         # The length first: Python refuses to convert thousands of digits.
         if len(text) > 21 or abs(int(text)) > _INT_MAX:
@@ -56,17 +60,20 @@ def resolve(text: str) -> Scalar:
         if math.isinf(number):
             raise Ambiguous(f"{_short(text)} is beyond every number; write a smaller one, or quotes around it")
         return number
-    _refuse_ambiguous(text)
+    _refuse_ambiguous_number(text)
     return text
 
 
-def _refuse_ambiguous(text: str) -> None:
-    shown = _short(text)
+def _refuse_ambiguous_name(text: str) -> None:
     if _ON_OFF.fullmatch(text):
         word = "true" if text.lower() in ("yes", "on") else "false"
-        raise Ambiguous(f'{shown} could be a text or a boolean; write {word}, or "{text}" in quotes')
+        raise Ambiguous(f'{text} could be a text or a boolean; write {word}, or "{text}" in quotes')
     if _OTHER_CASE.fullmatch(text):
-        raise Ambiguous(f'{shown} could be a text or a value; write {text.lower()}, or "{text}" in quotes')
+        raise Ambiguous(f'{text} could be a text or a value; write {text.lower()}, or "{text}" in quotes')
+
+
+def _refuse_ambiguous_number(text: str) -> None:
+    shown = _short(text)
     if _NOT_FINITE.fullmatch(text):
         raise Ambiguous(f"{shown} is no finite number; write a number, or put quotes around it")
     if _OTHER_BASE.fullmatch(text):

@@ -8,7 +8,8 @@ JSON on the gateway's confirm topic:
 `through` that are in no missing range may be stored or not known of yet: the gateway keeps them and waits.
 `highest`: the highest number stored; what lies above `through`, at or below `highest`, and is not missing, is stored.
 `others`: the same of a machine's other epochs that the gateway's last status named, at most OTHERS_MAX each.
-`fenced`: one sentence where another installation speaks under this gateway's name; it then sends no telemetry.
+`fenced`: one sentence where two installations speak under this gateway's name. Both hear it: the one whose instance is
+`fencedInstance` then sends no telemetry, the other goes on.
 `definitions`: references (hexadecimal) of definitions that batches refer to and the receiver lacks: to be published
 again.
 """
@@ -20,7 +21,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from protocols.uplink.status import OTHERS_MAX, Name, Seq, Text, first_fault
+from protocols.uplink.status import OTHERS_MAX, KeyTwice, Name, Seq, Text, check_keys, first_fault
 
 MISSING_RANGES_MAX = 100
 """A confirm names at most this many ranges, the lowest first; the next confirm names the rest."""
@@ -53,6 +54,7 @@ class Confirm(BaseModel):
         dict[Name, Annotated[list[MachineConfirm], Field(max_length=OTHERS_MAX)]], Field(max_length=1000)
     ] = {}
     fenced: Text = ""
+    fenced_instance: Annotated[str, Field(max_length=64)] = ""
 
     def encode(self) -> bytes:
         """The message's bytes."""
@@ -66,6 +68,10 @@ class ConfirmError(ValueError):
 def decode(payload: bytes) -> Confirm:
     """The confirm in a message. Raises ConfirmError with one sentence on anything that is not one."""
     try:
-        return Confirm.model_validate_json(payload)
+        found = Confirm.model_validate_json(payload)
+        check_keys(payload)
     except ValidationError as error:
         raise ConfirmError(f"not a confirm message: {first_fault(error)}") from None
+    except KeyTwice as error:
+        raise ConfirmError(f"not a confirm message: {error}") from None
+    return found

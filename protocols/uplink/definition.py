@@ -12,28 +12,24 @@ Message, MessagePack in a zstd frame:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from protocols.uplink.batch import Block
-from protocols.uplink.columns import (
-    Base,
-    base_of,
-    pack_columns,
-    pack_runs,
-    pack_types,
-    pattern_mode,
-    unpack_columns,
-    unpack_tags,
-)
+from protocols.uplink.blocks import pack_columns, pack_types, unpack_rows, unpack_tags
+from protocols.uplink.bulk import Assembly
+from protocols.uplink.columns import Base, base_of, pack_runs
+from protocols.uplink.flat import TEXTS, Layout, Tag
 from protocols.uplink.frames import FrameError, pack, unpack
 from protocols.uplink.status import TIMESTAMP_MS_MAX
-from protocols.uplink.streams import XOR, ColumnError, Reader, Writer, read_varints, signed, unzigzag, varints, zigzag
+from protocols.uplink.streams import XOR, ColumnError, read_varints, signed, unzigzag, varints, zigzag
 from protocols.values import ValueType
 
 VERSION = 1
 REF_BYTES = 6
+_LAYOUTS_MAX = 16
 _TIME_SCALES = ((6, 1_000_000), (3, 1000), (0, 1))
 
 
@@ -50,12 +46,37 @@ class Definition:
     device: str
     group: str
     time_us: int
-    tags: tuple[tuple[str, ValueType, str], ...]
+    tags: tuple[Tag, ...]
     bases: tuple[Base, ...]
+    _layouts: dict[bytes, Layout] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _places: dict[str, int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def positions(self) -> dict[str, int]:
+    def positions(self) -> Mapping[str, int]:
         """Tag name → position."""
-        return {name: at for at, (name, _, _) in enumerate(self.tags)}
+        if not self._places:
+            self._places.update((name, at) for at, (name, _, _) in enumerate(self.tags))
+        return self._places
+
+    def layout(self, reference: bytes, steps: Any = None) -> Layout:
+        """That of blocks with these of its columns, as on the wire; the same object again. Raises ColumnError."""
+        key, positions = reference, None
+        if steps is not None:
+            positions = _positions(steps, len(self.tags))
+            key += varints(steps)
+        found = self._layouts.get(key)
+        if found is None:
+            found = self.part(key, range(len(self.tags)) if positions is None else positions)
+            if len(self._layouts) >= _LAYOUTS_MAX:
+                self._layouts.clear()
+            self._layouts[key] = found
+        return found
+
+    def part(self, key: bytes, positions: Sequence[int]) -> Layout:
+        """That of blocks with these of its columns."""
+        tags, bases = [self.tags[at] for at in positions], [self.bases[at] for at in positions]
+        return Layout(
+            key, self.device, tags, [base.exponent for base in bases], [base.first for base in bases], self.time_us
+        )
 
 
 def ref(message: bytes) -> bytes:
@@ -76,7 +97,13 @@ def define(
     `least`: tag → at least so many decimals, or XOR.
     """
     wanted = least or {}
-    found = {column.name: base_of(column.type, column.values, wanted.get(column.name, 0)) for column in block.columns}
+    assembly, _, _ = pack_columns(block.columns, [Base(wanted.get(column.name, 0)) for column in block.columns])
+    modes = iter(assembly.modes[1:])
+    found = {
+        column.name: base_of(column.type, column.values, next(modes) & 0x0F)
+        for column in block.columns
+        if column.type not in TEXTS
+    }
     bases = tuple(found.get(name, Base()) for name, _, _ in tags)
     time_us = block.times_us[-1] if block.times_us else 0
     return Definition(gateway, epoch, block.device, group, time_us, tuple(tags), bases)
@@ -96,7 +123,7 @@ def encode(definition: Definition) -> bytes:
             pack_types(value_type for _, value_type, _ in definition.tags),
             pack_runs(unit for _, _, unit in definition.tags),
             bytes(base.exponent for base in definition.bases),
-            varints(zigzag(signed(base.first)) for base in definition.bases),
+            varints([zigzag(signed(base.first)) for base in definition.bases]),
         ]
     )
 
@@ -149,41 +176,61 @@ def _fits(base: Base, kind: ValueType) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Referring:
-    """A packed block, and for each number column present the exponent (or XOR) that it took: (position, exponent)."""
+    """A packed block, and for each number column that took another exponent than its base's: (position, exponent)."""
 
     packed: list[Any]
     exponents: list[tuple[int, int]]
 
 
 def pack_referring(block: Block, reference: bytes, definition: Definition) -> Referring:
-    """[ref, streams, rows, modes, extras, exceptions, positions], trailing empty parts left out. See docs/wire.md."""
-    positions = definition.positions()
-    present = [positions[column.name] for column in block.columns]
-    bases = [definition.bases[at] for at in present]
-    writer = Writer()
-    times_us = block.times_us
-    exponent, scale = next((e, s) for e, s in _TIME_SCALES if all(time % s == 0 for time in times_us))
-    writer.integers([time // scale for time in times_us], exponent, definition.time_us // scale)
-    extras, exceptions = pack_columns(writer, block.columns, bases)
-    streams = writer.packed()
+    """A block of any kind, whose columns stand in the definition's order. See docs/wire.md."""
+    places = definition.positions()
+    present = [places[column.name] for column in block.columns]
+    whole = len(present) == len(places)
+    layout = definition.layout(reference) if whole else definition.part(reference, present)
+    assembly, extras, exceptions = pack_columns(block.columns, [definition.bases[at] for at in present])
+    return put_together(layout, None if whole else present, assembly, block.times_us, extras, exceptions)
+
+
+def put_together(
+    layout: Layout,
+    present: Sequence[int] | None,
+    assembly: Assembly,
+    times_us: Sequence[int],
+    extras: list[Any],
+    exceptions: dict[int, list[Any]],
+) -> Referring:
+    """[ref, streams, rows, modes, extras, exceptions, positions], trailing empty parts left out. See docs/wire.md.
+
+    `assembly`: all numbers but the times. `present`: positions of the columns, None: all.
+    """
+    exponent, scale = next((e, s) for e, s in _TIME_SCALES if not any(time % s for time in times_us))
+    assembly.add_times([time // scale for time in times_us], exponent, layout.time_us // scale)
+    streams = assembly.packed()
     while not streams[-1] and len(streams) > 1:
         streams.pop()
-    modes = bytes(writer.modes)
+    modes, expected = bytes(assembly.modes), layout.expected
     parts: list[Any] = [
-        reference,
+        layout.key[:REF_BYTES],
         streams,
         None if len(times_us) == 1 else len(times_us),
-        None if modes == expected_modes((column.type for column in block.columns), bases) else modes,
+        None if modes == expected else modes,
         extras,
         exceptions,
-        None if present == list(range(len(definition.tags))) else _steps(present),
+        None if present is None else _steps(present),
     ]
     if parts[-1] is None:  # but [] stays: it says that no column is present
         parts.pop()
         while parts[-1] in (None, [], {}):
             parts.pop()
-    numbers = [at for at, column in zip(present, block.columns, strict=True) if _is_number(column.type)]
-    return Referring(parts, list(zip(numbers, (mode & 0x0F for mode in modes[1:]), strict=True)))
+    if parts[3:4] in ([], [None]):
+        return Referring(parts, [])
+    others = [
+        (at if present is None else present[at], mode & 0x0F)
+        for at, mode, other in zip(layout.numbers, modes[1:], expected[1:], strict=True)
+        if (mode ^ other) & 0x0F
+    ]
+    return Referring(parts, others)
 
 
 def unpack_referring(packed: Any, definition: Definition, readings_left: int) -> Block:
@@ -191,37 +238,22 @@ def unpack_referring(packed: Any, definition: Definition, readings_left: int) ->
     if not isinstance(packed, list) or not 2 <= len(packed) <= 7:
         raise ColumnError("a block is not an array of two to seven")
     streams, rows, modes, extras, exceptions, steps = [*packed, None, None, None, None, None][1:7]
-    present = range(len(definition.tags)) if steps is None else _positions(steps, len(definition.tags))
-    tags, bases = [definition.tags[at] for at in present], [definition.bases[at] for at in present]
+    layout = definition.layout(packed[0], steps)
     if modes is None:
-        modes = expected_modes((kind for _, kind, _ in tags), bases)
+        modes = layout.expected
     if not isinstance(modes, bytes):
         raise ColumnError("a block's modes are not bytes")
     if not isinstance(streams, list) or not 1 <= len(streams) <= 5:
         raise ColumnError("a block's streams are not one to five byte strings")
-    reader = Reader(modes, [*streams, *[b""] * (5 - len(streams))])
-    rows = 1 if rows is None else rows
-    extras = [] if extras is None else extras
-    exceptions = {} if exceptions is None else exceptions
-    found = unpack_columns(reader, rows, tags, bases, extras, exceptions, readings_left, definition.time_us)
-    return Block(definition.device, *found)
-
-
-def expected_modes(kinds: Iterable[ValueType], bases: Iterable[Base]) -> bytes:
-    """What the modes are when times are milliseconds, every column has its base's exponent, and no differences."""
-    modes = [mode for kind, base in zip(kinds, bases, strict=True) if (mode := expected_mode(kind, base)) is not None]
-    return bytes([3, *modes])
-
-
-def expected_mode(kind: ValueType, base: Base) -> int | None:
-    """None for a column that has no numbers."""
-    if not _is_number(kind):
-        return None
-    return pattern_mode(kind) if base.exponent == XOR else base.exponent
-
-
-def _is_number(kind: ValueType) -> bool:
-    return kind not in (ValueType.BOOL, ValueType.STRING)
+    return unpack_rows(
+        layout,
+        1 if rows is None else rows,
+        modes,
+        [*streams, *[b""] * (5 - len(streams))],
+        [] if extras is None else extras,
+        {} if exceptions is None else exceptions,
+        readings_left,
+    )
 
 
 def _steps(positions: Sequence[int]) -> list[int]:
@@ -229,12 +261,9 @@ def _steps(positions: Sequence[int]) -> list[int]:
 
 
 def _positions(steps: Any, count: int) -> list[int]:
-    if not isinstance(steps, list) or not all(type(step) is int for step in steps):
+    if not isinstance(steps, list) or not set(map(type, steps)) <= {int}:
         raise ColumnError("a block's columns are not an array of steps")
-    positions, at = [], 0
-    for number, step in enumerate(steps):
-        at += step
-        if (step <= 0 and number) or not 0 <= at < count:
-            raise ColumnError("a block's columns are not ascending within its definition")
-        positions.append(at)
+    positions = list(accumulate(steps))
+    if steps and (steps[0] < 0 or min(steps[1:], default=1) < 1 or positions[-1] >= count):
+        raise ColumnError("a block's columns are not ascending within its definition")
     return positions

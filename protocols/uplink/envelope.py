@@ -19,7 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from protocols.uplink.batch import SEQ_MAX, Batch, Block, Column
-from protocols.uplink.columns import READINGS_MAX, TEXT_MAX, pack_block, unpack_block
+from protocols.uplink.blocks import READINGS_MAX, pack_block, unpack_block
+from protocols.uplink.columns import TEXT_MAX
 from protocols.uplink.definition import REF_BYTES, Definition, Referring, unpack_referring
 from protocols.uplink.frames import FrameError, pack, unpack
 from protocols.uplink.status import TIMESTAMP_MS_MAX

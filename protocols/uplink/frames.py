@@ -15,20 +15,35 @@ bounded in size before and after unpacking, and in depth; nothing here raises an
 from __future__ import annotations
 
 import json
+import sys
 import zlib
+from itertools import chain
 from typing import Any
 
 import msgpack
-import zstandard
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 PAYLOAD_BYTES_MAX = 1 << 20
 UNPACKED_BYTES_MAX = 16 << 20
 DEPTH_MAX = 8
-WINDOW_BYTES_MAX = 8 << 20
-_SLICE = 64  # of a stream without declared size: no slice can expand to more than a few MB before the cap is checked
+
+_COMPRESSION: dict[int, int] = {
+    zstd.CompressionParameter.compression_level: 3,
+    zstd.CompressionParameter.checksum_flag: 1,
+}
+# 8 MiB; for a frame that declares its size, the decoder takes no more memory than that, whatever the window.
+_UNDECLARED: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 23}
+_DECLARED: dict[int, int] = {
+    zstd.DecompressionParameter.window_log_max: zstd.DecompressionParameter.window_log_max.bounds()[1]
+}
 
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _GZIP = b"\x1f\x8b"
+_NESTS = frozenset({dict, list})
 _JSON_FIRST = b"{ \t\r\n"
 
 
@@ -39,7 +54,7 @@ class FrameError(ValueError):
 def pack(value: Any) -> bytes:
     """MessagePack in a Zstandard frame with content size and checksum."""
     packed: bytes = msgpack.packb(value, use_bin_type=True)
-    return zstandard.ZstdCompressor(level=3, write_checksum=True, write_content_size=True).compress(packed)
+    return zstd.compress(packed, options=_COMPRESSION)
 
 
 def unpack(payload: bytes) -> Any:
@@ -71,27 +86,20 @@ def _decompress(payload: bytes) -> bytes:
 
 def _zstd(payload: bytes) -> bytes:
     try:
-        declared = zstandard.frame_content_size(payload)
-        decompressor = zstandard.ZstdDecompressor(max_window_size=WINDOW_BYTES_MAX)
-        if declared >= 0:
-            if declared > UNPACKED_BYTES_MAX:
-                raise FrameError(f"zstd: declares {declared} bytes, over the limit of {UNPACKED_BYTES_MAX}")
-            return decompressor.decompress(payload, allow_extra_data=False)
-        stream = decompressor.decompressobj()
-        parts, size = [], 0
-        for start in range(0, len(payload), _SLICE):
-            if stream.eof:
-                raise FrameError("zstd: more bytes follow the end of the frame")
-            part = stream.decompress(payload[start : start + _SLICE])
-            size += len(part)
-            if size > UNPACKED_BYTES_MAX:
-                raise FrameError(f"zstd: expands to more than the limit of {UNPACKED_BYTES_MAX} bytes")
-            parts.append(part)
-    except zstandard.ZstdError as error:
+        declared = zstd.get_frame_info(payload).decompressed_size
+        if declared is not None and declared > UNPACKED_BYTES_MAX:
+            raise FrameError(f"zstd: declares {declared} bytes, over the limit of {UNPACKED_BYTES_MAX}")
+        frame = zstd.ZstdDecompressor(options=_UNDECLARED if declared is None else _DECLARED)
+        raw = frame.decompress(payload, UNPACKED_BYTES_MAX + 1)
+    except zstd.ZstdError as error:
         raise FrameError(f"zstd: {error}") from None
-    if not stream.eof or stream.unused_data:
-        raise FrameError("zstd: the frame is cut short" if not stream.eof else "zstd: more bytes follow the frame")
-    return b"".join(parts)
+    if len(raw) > UNPACKED_BYTES_MAX:
+        raise FrameError(f"zstd: expands to more than the limit of {UNPACKED_BYTES_MAX} bytes")
+    if not frame.eof:
+        raise FrameError("zstd: the frame is cut short")
+    if frame.unused_data:
+        raise FrameError("zstd: more bytes follow the end of the frame")
+    return raw
 
 
 def _deflate(payload: bytes, wbits: int, what: str) -> bytes:
@@ -115,6 +123,8 @@ def _is_msgpack(raw: bytes) -> bool:
 
 
 def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    if not pairs:
+        return {}
     if not all(type(key) in (str, int) for key, _ in pairs):
         raise FrameError("a map has a key that is neither a text nor a whole number")
     found = dict(pairs)
@@ -156,12 +166,11 @@ def _from_json(raw: bytes) -> Any:
 def _check_depth(value: Any) -> None:
     level = [value]
     for _ in range(DEPTH_MAX):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, dict | list)
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-        if not level:
+        kinds = set(map(type, level))
+        if kinds.isdisjoint(_NESTS):
             return
-    raise FrameError(f"nested deeper than {DEPTH_MAX}")
+        if not kinds <= _NESTS:
+            level = [outer for outer in level if type(outer) in _NESTS]
+        level = list(chain.from_iterable([outer.values() if type(outer) is dict else outer for outer in level]))
+    if level:
+        raise FrameError(f"nested deeper than {DEPTH_MAX}")

@@ -40,6 +40,14 @@ class LinkAway(LinkError):
     """Unreachable or lost: try again later."""
 
 
+class LinkHungUp(LinkAway):
+    """The broker closed a connection that was up, and gave no reason."""
+
+
+class LinkTakenOver(LinkAway):
+    """Another client has connected with our client id, and the broker says so."""
+
+
 class LinkRefused(LinkError):
     """The broker answered no (credentials, certificate, client id): a person must change something."""
 

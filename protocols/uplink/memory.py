@@ -17,7 +17,7 @@ from functools import partial
 
 from paho.mqtt.client import topic_matches_sub
 
-from protocols.uplink.link import Connected, Delivery, LinkAway, LinkError, Message, Outcome
+from protocols.uplink.link import Connected, Delivery, LinkAway, LinkError, LinkTakenOver, Message, Outcome
 
 WHERE = "memory broker"
 
@@ -141,7 +141,7 @@ class MemoryBroker:
         session = self._sessions.setdefault(client_id, _Session())
         if session.connection is not None:
             session.connection.end(
-                LinkAway(f"{WHERE}: another client took over the client id {client_id!r}"), will=True
+                LinkTakenOver(f"{WHERE}: another client took over the client id {client_id!r}"), will=True
             )
         connection = session.connection = _Connection(self, session, will)
         session.filters = tuple(filters)
@@ -229,7 +229,7 @@ class _Connection:
             self._news.clear()
             await self._news.wait()
         if self.gone is not None:
-            raise LinkAway(str(self.gone))
+            raise type(self.gone)(str(self.gone))
         return [self._inbox.popleft() for _ in range(min(count_max, len(self._inbox)))]
 
     def acknowledge(self, item: _Sent) -> None:

@@ -31,7 +31,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from protocols.program.logs import get_logger
 from protocols.uplink import mqtt_reasons as reasons
-from protocols.uplink.link import Connected, LinkAway, LinkError, LinkRefused, Message, Outcome
+from protocols.uplink.link import Connected, LinkAway, LinkError, LinkHungUp, LinkRefused, Message, Outcome
 from protocols.uplink.mqtt_client import MQTT_5, MQTT_311, Client, Line, Trouble
 from protocols.uplink.mqtt_dial import dial, place, tls_error
 from protocols.uplink.mqtt_inbox import Inbox, Receipt
@@ -79,6 +79,7 @@ class Connection:
         self._step = "the TCP connection" if settings.tls is None else "the TCP connection and TLS handshake"
         self._answer: asyncio.Future[Any] = self._loop.create_future()
         self._greeted = False
+        self._writes_itself = self._waits_to_write = False
         self._timer: asyncio.TimerHandle | None = None
         self._in_flight_max = settings.in_flight_max
         self._packet_bytes_max = PACKET_BYTES_MAX
@@ -190,12 +191,24 @@ class Connection:
         elif len(self._publishes) >= self._in_flight_max:
             raise RuntimeError(f"{len(self._publishes)} publishes are open already, the limit is {self._in_flight_max}")
         else:
-            info = self._client.publish(message.topic, message.payload, qos=1, retain=message.retain)
-            if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
-                self._publishes[info.mid] = future
-            else:
-                future.set_result(Outcome.LOST)
+            self._hand_over(self._client, message, future)
         return future
+
+    def _hand_over(self, client: Client, message: Message, future: asyncio.Future[Outcome]) -> None:
+        """To paho, and from there to the socket at once if that takes it: a turn of the event loop is saved."""
+        self._writes_itself = True
+        try:
+            info = client.publish(message.topic, message.payload, qos=1, retain=message.retain)
+        finally:
+            self._writes_itself = False
+        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            future.set_result(Outcome.LOST)
+            return
+        self._publishes[info.mid] = future
+        if not self._waits_to_write:
+            self._guarded(client.loop_write)
+            if client.want_write():
+                self._wait_to_write(client)
 
     def _packet_bytes(self, message: Message) -> int:
         """How long the PUBLISH will be (MQTT 5, 3.3): type, length in 1 to 4 bytes, topic, id, properties, payload."""
@@ -207,7 +220,8 @@ class Connection:
         while self.gone is None and not self._inbox:
             await self._something()
         if self.gone is not None:
-            raise LinkAway(str(self.gone)) from self.gone
+            kind = type(self.gone) if isinstance(self.gone, LinkAway) else LinkAway
+            raise kind(str(self.gone)) from self.gone
         return self._inbox.take(count_max)
 
     def acknowledge(self, receipt: Receipt) -> None:
@@ -302,7 +316,8 @@ class Connection:
         if code.value == reasons.PROTOCOL_ERROR:
             return LinkAway(f"{self._where}: the broker sent what MQTT does not allow; the connection was ended")
         how = "the broker closed the connection" if error is None else f"connection lost ({error.strerror or error})"
-        return LinkAway(
+        kind = LinkHungUp if error is None or isinstance(error, ConnectionResetError | BrokenPipeError) else LinkAway
+        return kind(
             f"{self._where}: {how}; if this repeats at once, look for another client with the id {self._client_id!r}"
         )
 
@@ -315,11 +330,17 @@ class Connection:
         self._forget_socket()
 
     def _on_want_write(self, client: paho.Client, data: Any, writing: Any) -> None:
-        if self.gone is None:
-            self._loop.add_writer(writing.fileno(), self._guarded, client.loop_write)
+        if not self._writes_itself:
+            self._wait_to_write(client)
+
+    def _wait_to_write(self, client: paho.Client) -> None:
+        if self.gone is None and self._line is not None:
+            self._waits_to_write = True
+            self._loop.add_writer(self._line.fileno(), self._guarded, client.loop_write)
 
     def _on_no_write(self, client: paho.Client, data: Any, writing: Any) -> None:
-        if self.gone is None:
+        if self.gone is None and self._waits_to_write:
+            self._waits_to_write = False
             self._loop.remove_writer(writing.fileno())
 
     def _forget_socket(self) -> None:

@@ -45,8 +45,10 @@ async def dial(settings: BrokerSettings) -> socket.socket:
 async def _tcp(settings: BrokerSettings) -> socket.socket:
     """The first of the host's addresses that answers. Each has its share of the time, so a dead one costs no more."""
     loop = asyncio.get_running_loop()
+    # Bytes are looked up as they are; for a text, Python loads its tables of all the world's letters.
+    host = settings.host.encode() if settings.host.isascii() else settings.host
     try:
-        found = await loop.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
+        found = await loop.getaddrinfo(host, settings.port, type=socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError) as error:
         raise LinkAway(
             f"{place(settings)}: the name {settings.host!r} cannot be resolved ({_why(error)}); "

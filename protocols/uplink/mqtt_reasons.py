@@ -6,7 +6,7 @@ codes of MQTT 3.1.1 to these before we see them.
 
 from __future__ import annotations
 
-from protocols.uplink.link import LinkAway, LinkError, LinkRefused, Outcome
+from protocols.uplink.link import LinkAway, LinkError, LinkRefused, LinkTakenOver, Outcome
 
 SUCCESS = 0x00
 UNSUPPORTED_VERSION = 0x84
@@ -78,7 +78,7 @@ def subscribe_error(where: str, client_id: str, topic: str, code: int, name: str
 def disconnect_error(where: str, client_id: str, code: int, name: str) -> LinkAway:
     """Why the broker ended a connection that was up."""
     if code == TAKEN_OVER:
-        return LinkAway(
+        return LinkTakenOver(
             f"{where}: another client has connected with the same client id {client_id!r} and taken over the session; "
             "give each program a client id of its own"
         )

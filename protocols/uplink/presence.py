@@ -59,11 +59,24 @@ class Heard:
     skew_us: int | None = None
 
 
+def is_history(heard: Heard, status: Status, *, retained: bool) -> bool:
+    """Whether this message was overtaken by what is known.
+
+    Sessions rise within one installation. A live `online` of another one, which may count from below (a new disk, and
+    a clock that is not set yet), begins anew.
+    """
+    if status.session >= heard.session:
+        return False
+    before = heard.status.instance if heard.status is not None else ""
+    is_another = bool(before and status.instance) and before != status.instance
+    return retained or status.state == "offline" or not is_another
+
+
 def hear(heard: Heard, status: Status, *, retained: bool, received_us: int) -> Heard:
     """What is known after this message."""
-    if status.session < heard.session:
+    if is_history(heard, status, retained=retained):
         return heard
-    newer = status.session > heard.session
+    newer = status.session != heard.session
     if status.state == "offline":
         if heard.ended and not newer:
             return heard

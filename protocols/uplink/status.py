@@ -7,7 +7,8 @@ whatever carries an older number than what was last heard (a late will, a retain
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import json
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
@@ -41,9 +42,10 @@ class GatewayInfo(_Wire):
 
 
 class Buffer(_Wire):
-    """The outbox in figures: what waits for a confirm. `full_in_sec`: at the present rate, None while not filling.
+    """The outbox in figures: what waits for a confirm.
 
-    `kept_bytes`: of what is confirmed and still kept for its grace time.
+    `full_in_sec`: how long it would last from now on if nothing were confirmed any more, at the rate at which readings
+    have come lately; None while nothing comes. `kept_bytes`: of what is confirmed and still kept for its grace time.
     """
 
     mode: Literal["disk", "memory"] = "disk"
@@ -99,7 +101,8 @@ class Status(_Wire):
     """A heartbeat, a planned goodbye, or a last will (`offline` with reason `unexpected_disconnect`).
 
     `machines`: the numbers of `epoch`; `others`: those of a machine's other epochs, by epoch. `instance`: which
-    installation speaks (a gateway that was cloned has another), `host`: its host name, for people.
+    installation speaks (a gateway that was cloned has another), `host`: its host name, for people. `dropped_count`:
+    batches let go of unconfirmed, `dropped_readings`: readings in them, and those lost before they got a number.
     """
 
     schema_version: Literal[1] = 1
@@ -118,6 +121,7 @@ class Status(_Wire):
     ] = {}
     devices: Annotated[dict[Name, DeviceLink], Field(max_length=1000)] = {}
     dropped_count: Annotated[int, Field(ge=0)] = 0
+    dropped_readings: Annotated[int, Field(ge=0)] = 0
     clock: Clock | None = None
     config_hash: Annotated[str, Field(max_length=64)] = ""
     certificate_days_left: int | None = None
@@ -145,9 +149,29 @@ def decode(payload: bytes) -> Status:
     if len(payload) > STATUS_BYTES_MAX:
         raise StatusError(f"a status of {len(payload)} bytes is over the limit of {STATUS_BYTES_MAX}")
     try:
-        return Status.model_validate_json(payload)
+        found = Status.model_validate_json(payload)
+        check_keys(payload)
     except ValidationError as error:
         raise StatusError(f"not a status message: {first_fault(error)}") from None
+    except KeyTwice as error:
+        raise StatusError(f"not a status message: {error}") from None
+    return found
+
+
+class KeyTwice(ValueError):
+    """A key stands twice in one object, so that two readers could take two meanings from it."""
+
+
+def check_keys(payload: bytes) -> None:
+    """Raises KeyTwice. `payload`: JSON that a validator has read already."""
+    json.loads(payload.decode(), object_pairs_hook=_unique)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise KeyTwice("a key stands twice in one object")
+    return found
 
 
 def first_fault(error: ValidationError) -> str:

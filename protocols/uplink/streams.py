@@ -6,17 +6,26 @@ four streams, whose bytes are sorted by significance so that zstd finds the repe
 
 from __future__ import annotations
 
+import re
 from array import array
-from collections.abc import Iterable, Sequence
-from itertools import accumulate, pairwise
-from operator import xor
+from collections.abc import Sequence
+from functools import cache
+from itertools import accumulate, islice
+from operator import sub, xor
 from typing import Any
 
-MASK = (1 << 64) - 1
+from protocols.uplink import lanes
+from protocols.uplink.lanes import CODES, MASK
+
 WIDTHS = (0, 1, 2, 4, 8)
 XOR = 15
 """The mode that says patterns instead of a decimal exponent."""
-_ARRAY = {1: "B", 2: "H", 4: "I", 8: "Q"}
+TIME_SCALES = {0: 1, 3: 1000, 6: 1_000_000}
+"""Mode of the times → µs."""
+_STEP_MAX = (1 << 63) - 1
+FAR = 1 << 62
+"""Nothing that begins below this leaves 64 bits by steps of up to 4 bytes, of which a column has fewer than 2^30."""
+_MULTIPLE = re.compile(rb"[\x80-\xff]*[\x00-\x7f]")
 
 
 class ColumnError(ValueError):
@@ -38,6 +47,11 @@ def signed(n: int) -> int:
     return n - (1 << 64) if n >> 63 else n
 
 
+def width_code(top: int) -> int:
+    """Which of WIDTHS holds every number up to `top`."""
+    return 0 if not top else 1 if top < 1 << 8 else 2 if top < 1 << 16 else 3 if top < 1 << 32 else 4
+
+
 def _varint(n: int) -> bytes:
     out = bytearray()
     while n > 0x7F:
@@ -50,25 +64,35 @@ def _varint(n: int) -> bytes:
 _SHORT = tuple(map(_varint, range(1 << 12)))
 
 
-def varints(numbers: Iterable[int]) -> bytes:
+def varints(numbers: Sequence[int]) -> bytes:
     """Unsigned LEB128, as in Protocol Buffers."""
-    return b"".join([_SHORT[n] if n < 4096 else _varint(n) for n in numbers])
+    long = [n for n in numbers if n >= 4096]
+    if not long:
+        return b"".join([_SHORT[n] for n in numbers])
+    parts = iter(lanes.varints(long))
+    return b"".join([_SHORT[n] if n < 4096 else next(parts) for n in numbers])
 
 
 def read_varints(data: bytes) -> list[int]:
-    numbers, n, shift = [], 0, 0
-    for byte in data:
-        n |= (byte & 0x7F) << shift
-        if byte & 0x80:
-            shift += 7
-            if shift > 63:
-                raise ColumnError("a variable-length integer is longer than 64 bits")
-        else:
-            numbers.append(n & MASK)
-            n = shift = 0
-    if shift:
-        raise ColumnError("a variable-length integer is cut short")
-    return numbers
+    """The inverse. Raises ColumnError."""
+    if data.isascii():
+        return list(data)
+    parts = _MULTIPLE.findall(data)
+    if data[-1] & 0x80:
+        raise ColumnError("a variable-length integer is longer than 64 bits or cut short")
+    numbers = list(map(_known().get, parts))
+    if None not in numbers:
+        return numbers  # type: ignore[return-value]  # that was just made sure of
+    long = [part for part, n in zip(parts, numbers, strict=True) if n is None]
+    if max(map(len, long)) > 10:
+        raise ColumnError("a variable-length integer is longer than 64 bits")
+    others = iter(lanes.read_varints(long))
+    return [next(others) if n is None else n for n in numbers]
+
+
+@cache
+def _known() -> dict[bytes, int]:
+    return {text: n for n, text in enumerate(_SHORT)}
 
 
 class Writer:
@@ -77,7 +101,7 @@ class Writer:
     def __init__(self) -> None:
         self.modes = bytearray()
         self.firsts: list[int] = []
-        self.streams: dict[int, array[int]] = {width: array(_ARRAY[width]) for width in WIDTHS if width}
+        self.streams: dict[int, array[int]] = {width: array(CODES[width]) for width in WIDTHS if width}
 
     def integers(self, numbers: Sequence[int], exponent: int = 0, base: int = 0) -> None:
         if not numbers:
@@ -87,57 +111,22 @@ class Writer:
         if numbers.count(numbers[0]) == len(numbers):
             self.modes.append(exponent)
             return
-        deltas = [((d << 1) ^ (d >> 63)) & MASK for d in (signed(b - a) for a, b in pairwise(numbers))]
-        self._stream(deltas, exponent)
+        steps = list(map(sub, islice(numbers, 1, None), numbers))
+        if max(steps) > _STEP_MAX or min(steps) < -_STEP_MAX:
+            steps = list(map(signed, steps))
+        zigzagged = [step << 1 if step >= 0 else ~(step << 1) for step in steps]
+        code = width_code(max(zigzagged))
+        self.modes.append(exponent | code << 4)
+        self.streams[WIDTHS[code]].extend(zigzagged)
 
     def patterns(self, bits: Sequence[int], width: int, base: int = 0) -> None:
         self.modes.append(XOR | WIDTHS.index(width) << 4)
         self.streams[width].extend(map(xor, bits, (base, *bits)))
 
-    def _stream(self, numbers: list[int], exponent: int) -> None:
-        top = max(numbers, default=0)
-        code = next(code for code, width in enumerate(WIDTHS) if top < 1 << 8 * width)
-        self.modes.append(exponent | code << 4)
-        if code:
-            self.streams[WIDTHS[code]].extend(numbers)
-
     def packed(self) -> list[bytes]:
         """[first values, differences of 1, 2, 4 and 8 bytes]."""
-        return [varints(self.firsts), *(_shuffle(stream) for stream in self.streams.values())]
-
-
-def pack_streams(width: int, columns: Sequence[Sequence[int]]) -> bytes:
-    """The differences of these columns, one after another, as one stream of `width`-byte numbers."""
-    stream = array(_ARRAY[width])
-    for column in columns:
-        stream.extend(column)
-    return _shuffle(stream)
-
-
-def _shuffle(stream: array[int]) -> bytes:
-    """All least significant bytes first, then the next ones, and so on."""
-    raw = _little_endian(stream).tobytes()
-    return b"".join(raw[plane :: stream.itemsize] for plane in range(stream.itemsize))
-
-
-def _unshuffle(data: bytes, width: int) -> array[int]:
-    count, rest = divmod(len(data), width)
-    if rest:
-        raise ColumnError(f"a stream of {width}-byte numbers has {len(data)} bytes")
-    raw = bytearray(len(data))
-    for plane in range(width):
-        raw[plane::width] = data[plane * count : (plane + 1) * count]
-    return _little_endian(array(_ARRAY[width], bytes(raw)))
-
-
-def _little_endian(stream: array[int]) -> array[int]:
-    if _BIG_ENDIAN and stream.itemsize > 1:
-        stream = stream[:]
-        stream.byteswap()
-    return stream
-
-
-_BIG_ENDIAN = array("H", [1]).tobytes() == b"\x00\x01"
+        streams = [lanes.shuffle(lanes.little_endian(stream), width) for width, stream in self.streams.items()]
+        return [varints(self.firsts), *streams]
 
 
 class Reader:
@@ -148,9 +137,11 @@ class Reader:
         if not isinstance(packed, list) or len(packed) != 5 or not all(isinstance(p, bytes) for p in packed):
             raise ColumnError("the block's streams are not six byte strings")
         self._modes = iter(modes)
-        self._firsts = iter(read_varints(packed[0]))
-        self._streams = {w: _unshuffle(packed[1 + i], w) for i, w in enumerate((1, 2, 4, 8))}
-        self._at = dict.fromkeys(self._streams, 0)
+        self._firsts = iter(map(unzigzag, read_varints(packed[0])))
+        self._raw = {width: _unshuffled(data, width) for width, data in zip(CODES, packed[1:], strict=True)}
+        self._steps: dict[int, array[int]] = {}
+        self._bits: dict[int, array[int]] = {}
+        self._at = dict.fromkeys(CODES, 0)
 
     def mode(self) -> tuple[int, int]:
         """(exponent or XOR, width in bytes) of the next number column."""
@@ -163,26 +154,42 @@ class Reader:
         """`count` integers modulo 2^64, as signed."""
         if not count:
             return []
-        zigzagged = next(self._firsts, None)
-        if zigzagged is None:
+        first = next(self._firsts, None)
+        if first is None:
             raise ColumnError("a column's first value is missing")
-        first = signed(unzigzag(zigzagged) + base)
+        first += base
+        is_near = -FAR < first < FAR
+        if not is_near:
+            first = signed(first)
         if not width:
             return [first] * count
-        return [signed(n) for n in accumulate(map(unzigzag, self.take(count - 1, width)), initial=first)]
+        steps = self._steps.get(width)
+        if steps is None:
+            steps = self._steps[width] = lanes.unzigzag(self._raw[width], width)
+        found = accumulate(self._cut(steps, count - 1, width), initial=first)
+        return list(found) if is_near and width < 8 else list(map(signed, found))
 
     def patterns(self, count: int, width: int, base: int = 0) -> list[int]:
-        return list(accumulate(self.take(count, width), xor, initial=base))[1:]
+        bits = self._bits.get(width)
+        if bits is None:
+            bits = self._bits[width] = lanes.unsigned(self._raw[width], width)
+        return list(accumulate(self._cut(bits, count, width), xor, initial=base))[1:]
 
-    def take(self, count: int, width: int) -> Sequence[int]:
+    def _cut(self, numbers: array[int], count: int, width: int) -> array[int]:
         start = self._at[width]
-        found = self._streams[width][start : start + count]
+        found = numbers[start : start + count]
         if len(found) < count:
             raise ColumnError(f"the stream of {width}-byte numbers ends too early")
         self._at[width] = start + count
         return found
 
     def end(self) -> None:
-        left = any(at < len(self._streams[width]) for width, at in self._at.items())
+        left = any(at * width < len(self._raw[width]) for width, at in self._at.items())
         if left or next(self._modes, None) is not None or next(self._firsts, None) is not None:
             raise ColumnError("the block has more numbers than its columns name")
+
+
+def _unshuffled(data: bytes, width: int) -> bytes:
+    if len(data) % width:
+        raise ColumnError(f"a stream of {width}-byte numbers has {len(data)} bytes")
+    return lanes.unshuffle(data, width)

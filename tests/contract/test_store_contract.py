@@ -18,23 +18,29 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from cloud.store.contract import (
+    GATEWAY_EVENTS_MAX,
     Beat,
     Committed,
     Defined,
     Item,
     LatestValue,
     Ledger,
+    Loss,
+    Number,
+    Retention,
     Store,
     StoreError,
     Telemetry,
+    Told,
     Totals,
     Undecodable,
+    Undefined,
 )
 from protocols.uplink.batch import SEQ_MAX, Batch, Block
 from protocols.uplink.confirm import MISSING_RANGES_MAX
 from protocols.uplink.definition import Definition
 from protocols.uplink.presence import Heard, hear
-from protocols.uplink.status import REASON_SHUTDOWN, MachineNumbers
+from protocols.uplink.status import REASON_SHUTDOWN, Buffer, Health, MachineNumbers, will
 from protocols.uplink.topics import DefinitionTopic, GatewayTopic, MachineTopic, Plant
 from protocols.values import Quality, ValueType
 from tests.contract.store_cases import (
@@ -61,7 +67,7 @@ FLOAT, INT, TEXT = ValueType.FLOAT64, ValueType.INT, ValueType.STRING
 
 @pytest.fixture(params=list(cases()))
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StoreCase]:
-    with cases()[request.param](tmp_path, dead_letters_max=5) as opened:
+    with cases()[request.param](tmp_path, retention=Retention(letters_max=5)) as opened:
         with_plant(opened.store)
         yield opened
 
@@ -72,8 +78,9 @@ def store(case: StoreCase) -> Store:
 
 
 def ledger(store: Store, machine: MachineTopic = PRESS) -> Ledger:
+    """The sets of numbers alone."""
     (found,) = store.ledgers(machine)
-    return found
+    return Ledger(found.epoch, found.stored, found.dropped, found.known)
 
 
 def latest(store: Store, tag: str = "speed") -> LatestValue:
@@ -107,7 +114,8 @@ def test_the_same_key_with_other_content_is_a_dead_letter_and_disturbs_nothing(c
     assert list(store.commit([other])) == [CONFLICT]
     assert (store.latest(), store.ledgers(PRESS), store.machines(), case.readings()) == before
     (letter,) = store.dead_letters()
-    assert (letter.topic, letter.payload, letter.size) == (PRESS.telemetry, other.payload, len(other.payload))
+    assert (letter.topic, letter.size) == (PRESS.telemetry, len(other.payload))
+    assert store.dead_letter(letter.id) == (letter, other.payload)
     assert "number 1" in letter.reason and "other content" in letter.reason
 
 
@@ -153,7 +161,7 @@ def test_a_message_of_an_unknown_plant_is_kept_whole_and_is_new_once_the_plant_i
     message = telemetry(1, machine=MachineTopic(ELSEWHERE, "m"))
     assert list(store.commit([message, message])) == [UNKNOWN, UNKNOWN]
     (letter,) = store.dead_letters()
-    assert (letter.payload, letter.count) == (message.payload, 2)
+    assert (store.dead_letter(letter.id)[1], letter.count) == (message.payload, 2)
     assert str(ELSEWHERE) in letter.reason
     assert (store.machines(), store.ledgers(message.topic), store.totals().events) == ([], [], 0)
     store.add_tenant(ELSEWHERE.tenant)
@@ -330,10 +338,10 @@ def test_latest_values_of_one_machine_or_of_all(store: Store) -> None:
 def test_the_ledger_and_the_confirm_name_the_gaps(store: Store) -> None:
     store.commit([telemetry(seq) for seq in (9, 2, 1, 6, 5)])
     assert ledger(store) == Ledger("e1", ((1, 2), (5, 6), (9, 9)), (), 9)
-    told = store.confirm(GATEWAY)["press-1"]
+    told = store.confirm(GATEWAY).machines["press-1"]
     assert (told.epoch, told.through, told.highest, told.missing) == ("e1", 2, 9, [(3, 4), (7, 8)])
     store.commit([telemetry(seq) for seq in (8, 3, 7, 4)])
-    told = store.confirm(GATEWAY)["press-1"]
+    told = store.confirm(GATEWAY).machines["press-1"]
     assert (told.through, told.missing) == (9, [])
     assert ledger(store).stored == ((1, 9),)
 
@@ -341,7 +349,7 @@ def test_the_ledger_and_the_confirm_name_the_gaps(store: Store) -> None:
 def test_what_a_gateway_says_it_has_sent_is_known_and_missing(store: Store) -> None:
     store.commit([telemetry(1), beat({"press-1": MachineNumbers(last_seq=20, sent_seq=5)})])
     assert ledger(store).known == 5
-    assert store.confirm(GATEWAY)["press-1"].missing == [(2, 5)]
+    assert store.confirm(GATEWAY).machines["press-1"].missing == [(2, 5)]
     store.commit([beat({"press-1": MachineNumbers(last_seq=20, sent_seq=3)})])
     assert ledger(store).known == 5  # numbers only grow
 
@@ -349,7 +357,7 @@ def test_what_a_gateway_says_it_has_sent_is_known_and_missing(store: Store) -> N
 def test_a_status_may_come_before_the_first_message(store: Store) -> None:
     store.commit([beat({"press-1": MachineNumbers(last_seq=3, sent_seq=2)})])
     assert [(row.machine, row.state, row.batches) for row in store.machines()] == [("press-1", "pending", 0)]
-    told = store.confirm(GATEWAY)["press-1"]
+    told = store.confirm(GATEWAY).machines["press-1"]
     assert (told.epoch, told.through, told.highest, told.missing) == ("e1", 0, 0, [(1, 2)])
 
 
@@ -357,7 +365,7 @@ def test_nobody_waits_for_what_was_declared_dropped(store: Store) -> None:
     dropped = [(2, 4, "disk full"), (3, 6, "too old"), (0, 0, "nothing"), (9, 8, "nothing")]
     store.commit([telemetry(1), telemetry(8), beat({"press-1": MachineNumbers(last_seq=9, dropped=dropped)})])
     assert ledger(store) == Ledger("e1", ((1, 1), (8, 8)), ((2, 6),), 8)
-    told = store.confirm(GATEWAY)["press-1"]
+    told = store.confirm(GATEWAY).machines["press-1"]
     assert (told.through, told.missing) == (6, [(7, 7)])
 
 
@@ -373,45 +381,271 @@ def test_the_highest_number_there_can_be(store: Store) -> None:
     store.commit([telemetry(SEQ_MAX), beat({"oven-1": MachineNumbers(last_seq=9, dropped=[(1, SEQ_MAX, "all")])})])
     assert ledger(store) == Ledger("e1", ((SEQ_MAX, SEQ_MAX),), (), SEQ_MAX)
     assert ledger(store, OVEN) == Ledger("e1", (), ((1, SEQ_MAX),), SEQ_MAX)
-    assert store.confirm(GATEWAY)["press-1"].missing == [(1, SEQ_MAX - 1)]
+    assert store.confirm(GATEWAY).machines["press-1"].missing == [(1, SEQ_MAX - 1)]
 
 
 def test_many_gaps_are_named_a_hundred_at_a_time(store: Store) -> None:
     store.commit([telemetry(seq) for seq in range(1, 300, 2)])
-    told = store.confirm(GATEWAY)["press-1"]
+    told = store.confirm(GATEWAY).machines["press-1"]
     assert told.missing == [(seq, seq) for seq in range(2, 202, 2)][:MISSING_RANGES_MAX]
     assert told.highest == 201  # what lies beyond might be taken for stored
 
 
 def test_the_confirm_is_of_the_newest_epoch_unless_the_gateway_says_another(store: Store) -> None:
     store.commit([telemetry(1), telemetry(2), telemetry(1, machine=OVEN), telemetry(5, epoch="e2")])
-    assert store.confirm(GATEWAY)["press-1"].epoch == "e2"
+    assert store.confirm(GATEWAY).machines["press-1"].epoch == "e2"
     store.commit([beat(epoch="e1")])
     told = store.confirm(GATEWAY)
-    assert [(name, found.epoch, found.through) for name, found in told.items()] == [
+    assert [(name, found.epoch, found.through) for name, found in told.machines.items()] == [
         ("oven-1", "e1", 1),
         ("press-1", "e1", 2),
     ]
     store.commit([beat(epoch="e2")])
-    assert [found.epoch for found in store.confirm(GATEWAY).values()] == ["e1", "e2"]
+    assert [found.epoch for found in store.confirm(GATEWAY).machines.values()] == ["e1", "e2"]
 
 
 def test_a_gateway_that_said_nothing_yet_is_told_of_its_newest_epoch(store: Store) -> None:
     store.commit([telemetry(1, epoch=""), telemetry(1)])
-    assert store.confirm(GATEWAY)["press-1"].epoch == "e1"
+    assert store.confirm(GATEWAY).machines["press-1"].epoch == "e1"
 
 
 def test_a_gateway_is_told_of_what_it_sent_and_of_nothing_else(store: Store) -> None:
     other = GatewayTopic(PLANT, "gw-2")
     store.commit([telemetry(1), telemetry(1, machine=OVEN, gateway="gw-2"), telemetry(1, epoch="", gateway="")])
-    assert list(store.confirm(GATEWAY)) == ["press-1"]
-    assert list(store.confirm(other)) == ["oven-1"]
-    assert store.confirm(GatewayTopic(PLANT, "gw-3")) == store.confirm(GatewayTopic(ELSEWHERE, "gw-1")) == {}
+    assert list(store.confirm(GATEWAY).machines) == ["press-1"]
+    assert list(store.confirm(other).machines) == ["oven-1"]
+    assert store.confirm(GatewayTopic(PLANT, "gw-3")) == store.confirm(GatewayTopic(ELSEWHERE, "gw-1")) == Told({})
     store.commit([telemetry(2, gateway="gw-2")])  # the outbox has moved to another certificate
-    assert (list(store.confirm(GATEWAY)), list(store.confirm(other))) == ([], ["oven-1", "press-1"])
+    assert (list(store.confirm(GATEWAY).machines), list(store.confirm(other).machines)) == ([], ["oven-1", "press-1"])
+
+
+def lanes(store: Store) -> dict[str, list[tuple[str, int, list[tuple[int, int]]]]]:
+    """Machine → (epoch, through, missing) of each of its lanes that the gateway is told of, the present one first."""
+    told = store.confirm(GATEWAY)
+    return {
+        name: [(lane.epoch, lane.through, lane.missing) for lane in (first, *told.others.get(name, []))]
+        for name, first in told.machines.items()
+    }
+
+
+def test_every_lane_that_the_status_names_is_confirmed(store: Store) -> None:
+    store.commit([telemetry(1, epoch="old"), telemetry(1, epoch="e1"), telemetry(1, epoch="e1-low")])
+    store.commit([telemetry(1, epoch="e1", machine=OVEN, received_us=NOW + 3600 * SECOND)])
+    named = {
+        "press-1": {"old": MachineNumbers(last_seq=3, sent_seq=2), "e1-low": MachineNumbers(last_seq=1, sent_seq=1)}
+    }
+    store.commit([beat({"press-1": MachineNumbers(last_seq=1, sent_seq=1)}, others=named)])
+    assert lanes(store) == {
+        "oven-1": [("e1", 1, [])],
+        "press-1": [("e1", 1, []), ("e1-low", 1, []), ("old", 1, [(2, 2)])],
+    }
+    found = {one.epoch: (one.given, one.sent, one.named) for one in store.ledgers(PRESS)}
+    assert found == {"old": (3, 2, True), "e1": (1, 1, True), "e1-low": (1, 1, True)}
+    store.commit([beat({"press-1": MachineNumbers(last_seq=1, sent_seq=1)}, received_us=NOW + SECOND)])
+    assert [(one.epoch, one.named) for one in store.ledgers(PRESS)] == [("old", False), ("e1", True), ("e1-low", False)]
+    assert lanes(store)["press-1"] == [("e1", 1, [])], "named no more, and nothing was stored in it lately"
+    store.commit([telemetry(2, epoch="old", received_us=NOW + 3600 * SECOND)])
+    assert lanes(store)["press-1"] == [("e1", 1, []), ("old", 2, [])]
+
+
+def test_a_gateway_without_anything_gets_an_empty_account(store: Store) -> None:
+    store.commit([beat()])
+    assert store.confirm(GATEWAY) == Told({})
+    store.commit([beat({"press-1": MachineNumbers(last_seq=7)}, received_us=NOW + 1)])
+    assert lanes(store) == {"press-1": [("e1", 0, [])]}
+
+
+def test_a_gap_or_an_old_buffer_makes_confirms_pressing(store: Store) -> None:
+    store.commit([telemetry(1), beat()])
+    assert not store.confirm(GATEWAY).pending
+    store.commit([telemetry(3)])
+    assert store.confirm(GATEWAY).pending
+    store.commit([telemetry(2)])
+    assert not store.confirm(GATEWAY).pending
+    for oldest_s, pending in ((12, False), (300, True), (None, False)):
+        store.commit([beat(health=Health(buffer=Buffer(oldest_sec=oldest_s)))])
+        assert store.confirm(GATEWAY).pending is pending
+
+
+def test_what_a_gateway_says_of_its_numbers_only_grows(store: Store) -> None:
+    store.commit([beat({"press-1": MachineNumbers(last_seq=9, sent_seq=5)}, session=2)])
+    store.commit([beat({"press-1": MachineNumbers(last_seq=4, sent_seq=2)}, session=2, received_us=NOW + 1)])
+    store.commit([beat({"press-1": MachineNumbers(last_seq=12, sent_seq=6)}, session=1, received_us=NOW + 2)])
+    (found,) = store.ledgers(PRESS)
+    assert (found.given, found.sent, found.named) == (12, 6, True), "an old session's word counts, but names nothing"
+
+
+def test_a_will_leaves_the_lanes_named(store: Store) -> None:
+    store.commit([beat({"press-1": MachineNumbers(last_seq=9, sent_seq=5)}, session=2)])
+    gone = will(2, NOW // 1000)
+    store.commit([Beat(GATEWAY, gone, gone.encode(), False, NOW + SECOND)])
+    assert store.ledgers(PRESS)[0].named
+
+
+def test_the_readings_that_were_stored_are_counted_per_epoch(store: Store) -> None:
+    store.commit([telemetry(1), telemetry(2, one_column(FLOAT, 1.0, 2.0), times_us=[NOW, NOW + 1]), telemetry(1)])
+    store.commit([telemetry(1, epoch="e2"), telemetry(1, content="other")])
+    assert [(one.epoch, one.readings) for one in store.ledgers(PRESS)] == [("e1", 3), ("e2", 1)]
+
+
+def test_losses_come_with_their_reasons(store: Store) -> None:
+    numbers = MachineNumbers(last_seq=9, dropped=[(2, 4, "disk full"), (6, 7, "too old")])
+    store.commit([beat({"press-1": numbers}), telemetry(3)])
+    assert list(store.losses(PRESS, "e1")) == [
+        Loss(2, 2, "disk full"),
+        Loss(4, 4, "disk full"),
+        Loss(6, 7, "too old"),
+    ]
+    assert list(store.losses(PRESS, "e2")) == list(store.losses(OVEN, "e1")) == []
+
+
+def test_the_first_live_batch_since_a_time(store: Store) -> None:
+    store.commit([telemetry(seq, received_us=NOW + seq * SECOND) for seq in (1, 2, 5)])
+    store.commit([replace(telemetry(3, received_us=NOW + 4 * SECOND), historical=True)])
+    assert store.first_since(PRESS, "e1", NOW) == 1
+    assert store.first_since(PRESS, "e1", NOW + 3 * SECOND) == 5
+    assert store.first_since(PRESS, "e1", NOW + 9 * SECOND) is None
+    assert store.first_since(PRESS, "e2", NOW) is None
+
+
+def test_a_backlog_never_takes_the_latest_value_back(store: Store) -> None:
+    store.commit([stamped(5, NOW + 10)])
+    old = [replace(stamped(seq, NOW + seq), historical=True) for seq in (1, 2, 3, 4)]
+    assert list(store.commit(old)) == [NEW] * 4
+    assert (latest(store).value, latest(store).time_us) == (5.0, NOW + 10)
+    assert ledger(store).stored == ((1, 5),)
+
+
+# --- what can never be stored ---
+
+
+def hopeless(seq: int, epoch: str = "e1", machine: MachineTopic = PRESS) -> Undecodable:
+    """Refused, though its number is recognised."""
+    number = Number(machine, "gw-1", epoch, seq)
+    return Undecodable(machine.telemetry, f"junk {seq}".encode(), "a column's mode is unknown", NOW, number)
+
+
+def test_a_refused_batch_whose_number_is_known_to_exist_counts_as_dropped(store: Store) -> None:
+    """Otherwise its gateway would send it again for ever, and nothing behind it could be let go."""
+    store.commit([telemetry(1), beat({"press-1": MachineNumbers(last_seq=3, sent_seq=3)}), telemetry(3)])
+    assert list(store.commit([hopeless(2)])) == [DEAD]
+    (letter,) = store.dead_letters()
+    assert list(store.losses(PRESS, "e1")) == [Loss(2, 2, f"dead letter {letter.id}: a column's mode is unknown")]
+    assert store.confirm(GATEWAY).machines["press-1"].through == 3
+    assert list(store.commit([telemetry(2)])) == [NEW]  # a replay that succeeds
+    assert (ledger(store).stored, ledger(store).dropped) == (((1, 3),), ())
+
+
+@pytest.mark.parametrize(
+    "stranger", [hopeless(4), hopeless(2, epoch="e9"), hopeless(2, machine=OVEN), hopeless(10**15)]
+)
+def test_a_number_that_its_gateway_has_not_spoken_of_is_not_accounted(store: Store, stranger: Undecodable) -> None:
+    """A gateway lets go of what it hears is dropped: nobody may say that beforehand."""
+    store.commit([telemetry(1), beat({"press-1": MachineNumbers(last_seq=3, sent_seq=3)})])
+    before = (store.ledgers(PRESS), store.confirm(GATEWAY))
+    assert list(store.commit([stranger])) == [DEAD]
+    assert (store.ledgers(PRESS), store.confirm(GATEWAY)) == before
+    assert store.ledgers(OVEN) == []
+    assert store.totals().dead_letters == 1
+
+
+def test_a_number_that_is_stored_stays_stored_whatever_comes_under_it(store: Store) -> None:
+    store.commit([telemetry(1), telemetry(2), hopeless(2)])
+    assert (ledger(store).stored, ledger(store).dropped) == (((1, 2),), ())
+    store.commit([hopeless(1)])
+    assert (ledger(store).stored, ledger(store).dropped) == (((1, 2),), ())
+
+
+def test_what_refers_to_an_unknown_definition_is_kept_only_where_its_plant_is_unknown(store: Store) -> None:
+    known = Undefined(PRESS, (b"ref-01",), b"payload", NOW)
+    stranger = Undefined(MachineTopic(ELSEWHERE, "press-1"), (b"ref-01",), b"payload", NOW)
+    assert list(store.commit([known, stranger])) == [Committed.ASKED, UNKNOWN]
+    (letter,) = store.dead_letters()
+    assert (letter.topic, store.dead_letter(letter.id)[1]) == (stranger.topic.telemetry, b"payload")
+    assert (store.machines(), store.totals().events) == ([], 0)
 
 
 # --- gateways ---
+
+
+def events(store: Store) -> list[tuple[int, str]]:
+    """What was noted, the oldest first: (seconds since NOW, event)."""
+    return [((one.at_us - NOW) // SECOND, one.event) for one in reversed(store.history(GATEWAY))]
+
+
+def test_presence_is_noted_when_it_changes(store: Store) -> None:
+    store.commit([beat(session=1, retained=True)])
+    assert events(store) == []
+    for at_s in (10, 20, 30):
+        store.commit([beat(session=1, received_us=NOW + at_s * SECOND)])
+    store.commit([beat(session=1, state="offline", reason=REASON_SHUTDOWN, received_us=NOW + 35 * SECOND)])
+    store.commit([beat(session=2, received_us=NOW + 40 * SECOND)])
+    lost = will(2, NOW // 1000)
+    store.commit([Beat(GATEWAY, lost, lost.encode(), False, NOW + 50 * SECOND)])
+    store.commit([Beat(GATEWAY, lost, lost.encode(), True, NOW + 55 * SECOND)])
+    store.commit([beat(session=3, received_us=NOW + 60 * SECOND)])
+    assert events(store) == [(10, "online"), (35, "stopped"), (40, "online"), (50, "lost"), (60, "online")]
+    details = [one.detail for one in store.history(GATEWAY)]
+    assert details == [
+        "after it was lost",
+        "unexpected_disconnect",
+        "after it was stopped",
+        "shutdown",
+        "heard for the first time",
+    ]
+    assert [one.event for one in store.history(GATEWAY, 1)] == ["online"]
+    assert store.gateways()[0].since_us == NOW + 60 * SECOND
+    assert list(store.history(GatewayTopic(PLANT, "gw-9"))) == []
+
+
+def test_silence_is_noted_by_a_receiver_that_has_listened_long_enough(store: Store) -> None:
+    store.commit([beat(received_us=NOW)])
+    store.receiver_beat(NOW, NOW + 30 * SECOND)
+    restarted_us = NOW + 3600 * SECOND
+    store.receiver_beat(restarted_us, restarted_us + 30 * SECOND)  # started anew: it does not know yet
+    assert events(store) == [(0, "online")]
+    store.receiver_beat(restarted_us, restarted_us + 36 * SECOND)
+    store.receiver_beat(restarted_us, restarted_us + 41 * SECOND)
+    assert events(store) == [(0, "online"), (3635, "silent")]
+    store.commit([beat(received_us=restarted_us + 60 * SECOND)])
+    assert events(store)[-1] == (3660, "online")
+
+
+def test_the_history_is_bounded(store: Store) -> None:
+    for session in range(GATEWAY_EVENTS_MAX):
+        at_us = NOW + session * SECOND
+        gone = will(session + 1, NOW // 1000)
+        store.commit([beat(session=session + 1, received_us=at_us), Beat(GATEWAY, gone, gone.encode(), False, at_us)])
+    assert len(store.history(GATEWAY, 10_000)) == GATEWAY_EVENTS_MAX
+
+
+def test_a_clone_is_fenced_until_only_one_speaks_or_an_operator_decides(store: Store) -> None:
+    """Each has a session count of its own: the lower one is heard of all the same."""
+    with pytest.raises(StoreError, match="none of its installations is fenced"):
+        store.accept_gateway(GATEWAY)
+    store.commit([beat(session=50, instance="aaaa", host="line-7"), telemetry(1)])
+    store.commit([beat(session=3, instance="bbbb", host="spare", received_us=NOW + 5 * SECOND)])
+    assert store.confirm(GATEWAY).fenced == ""
+    store.commit([beat(session=51, instance="aaaa", host="line-7", received_us=NOW + 10 * SECOND)])
+    told = store.confirm(GATEWAY)
+    assert told.fenced_instance == "bbbb"
+    assert "aaaa on host line-7, which was there first" in told.fenced
+    assert "bbbb on host spare, which sends nothing" in told.fenced
+    assert store.gateways()[0].speakers.fenced == "bbbb"
+    assert [one.event for one in store.history(GATEWAY)][:2] == ["cloned", "replaced"]
+    assert store.accept_gateway(GATEWAY) == "spare"
+    assert store.confirm(GATEWAY).fenced == ""
+    for at_s, session, instance in ((15, 4, "bbbb"), (20, 52, "aaaa"), (25, 5, "bbbb")):
+        store.commit([beat(session=session, instance=instance, received_us=NOW + at_s * SECOND)])
+    assert store.confirm(GATEWAY).fenced_instance == "aaaa"
+    store.commit([beat(session=6, instance="bbbb", received_us=NOW + 90 * SECOND)])
+    assert store.confirm(GATEWAY).fenced == store.confirm(GATEWAY).fenced_instance == ""
+    assert store.history(GATEWAY)[0].event == "clone ended"
+
+
+def test_a_retained_or_replayed_status_is_no_word_of_an_installation(store: Store) -> None:
+    store.commit([beat(instance="aaaa"), beat(instance="bbbb", retained=True), beat(instance="aaaa")])
+    assert store.gateways()[0].speakers.fenced == ""
 
 
 def test_a_gateways_presence_follows_the_rules(store: Store) -> None:
@@ -460,7 +694,8 @@ def test_the_status_of_an_unknown_plants_gateway_is_kept_once(store: Store) -> N
     assert list(store.commit([first, second])) == [UNKNOWN, UNKNOWN]
     assert store.gateways() == []
     (letter,) = store.dead_letters()  # a heartbeat every 10 s must not push telemetry out of the dead letters
-    assert (letter.topic, letter.payload, letter.count) == (stranger.status, second.payload, 2)
+    assert (letter.topic, letter.count) == (stranger.status, 2)
+    assert store.dead_letter(letter.id) == (letter, second.payload)
     assert (letter.first_us, letter.last_us) == (NOW, NOW + SECOND)
 
 
@@ -483,9 +718,9 @@ def test_a_dead_letter_is_kept_once_with_its_count(store: Store) -> None:
     assert list(store.commit([first, again, undecodable(2), undecodable(1, payload=b"other")])) == [DEAD] * 4
     assert list(store.commit([undecodable(1, received_us=NOW - 5)])) == [DEAD]
     letter = next(one for one in store.dead_letters() if one.count == 3)
-    assert (letter.topic, letter.reason, letter.payload, letter.size) == ("factory/topic-1", "reason 1", b"\xff\x00", 2)
+    assert (letter.topic, letter.reason, letter.size) == ("factory/topic-1", "reason 1", 2)
     assert (letter.first_us, letter.last_us, letter.state) == (NOW, NOW + 5, "waiting")
-    assert store.dead_letter(letter.id) == letter
+    assert store.dead_letter(letter.id) == (letter, b"\xff\x00")
     assert store.totals().dead_letters == 3
 
 
@@ -499,10 +734,10 @@ def test_a_replayed_letter_waits_again_if_it_comes_back(store: Store) -> None:
     store.commit([undecodable(1)])
     (letter,) = store.dead_letters()
     store.mark_replayed(letter.id)
-    assert store.dead_letter(letter.id).state == "replayed"
+    assert store.dead_letter(letter.id)[0].state == "replayed"
     store.commit([undecodable(1)])
-    assert store.dead_letter(letter.id) == replace(letter, count=2)
-    for call in (store.dead_letter, store.mark_replayed):
+    assert store.dead_letter(letter.id)[0] == replace(letter, count=2)
+    for call in (store.dead_letter, store.mark_replayed, store.drop_letter):
         with pytest.raises(StoreError, match="no dead letter 999"):
             call(999)
 
@@ -522,6 +757,32 @@ def test_dead_letters_are_bounded_and_the_replayed_go_first(store: Store) -> Non
         store.commit([undecodable(5, received_us=NOW + 5), undecodable(6, received_us=NOW + 6)])
     assert [letter.reason for letter in store.dead_letters()] == [f"reason {n}" for n in (6, 5, 4, 2, 1)]
     assert [(entry["log_level"], entry["discarded"]) for entry in logs] == [("warning", 2)]
+
+
+def test_dead_letters_are_bounded_in_bytes(store: Store) -> None:
+    store.retain(Retention(letters_max=100, letters_bytes_max=1000))
+    store.commit([undecodable(number, received_us=NOW + number, payload=b"x" * 300) for number in range(5)])
+    assert [letter.reason for letter in store.dead_letters()] == ["reason 4", "reason 3", "reason 2"]
+    store.commit([undecodable(9, received_us=NOW + 9, payload=b"x" * 1500)])
+    assert store.dead_letters() == []  # one that is over the bound by itself
+
+
+def test_dead_letters_are_bounded_in_age(store: Store) -> None:
+    day_us = 86_400 * SECOND
+    store.commit([undecodable(number, received_us=NOW + number * day_us) for number in range(4)])
+    store.tend(NOW + 4 * day_us)
+    assert store.totals().dead_letters == 4  # for ever is the default
+    store.retain(Retention(letters_days=2.5))
+    while store.tend(NOW + 4 * day_us):
+        pass
+    assert [letter.reason for letter in store.dead_letters()] == ["reason 3", "reason 2"]
+
+
+def test_a_dead_letter_can_be_thrown_away(store: Store) -> None:
+    store.commit([undecodable(1), undecodable(2)])
+    first = next(letter.id for letter in store.dead_letters() if letter.reason == "reason 1")
+    store.drop_letter(first)
+    assert [letter.reason for letter in store.dead_letters()] == ["reason 2"]
 
 
 def test_text_that_is_no_unicode_is_kept_readable_and_stops_nothing(case: StoreCase) -> None:
@@ -700,7 +961,7 @@ def test_a_definition_from_an_unknown_plant_is_a_dead_letter(store: Store) -> No
     assert list(store.commit([item, defined()])) == [UNKNOWN, Committed.DEFINED]
     assert store.definition(stranger, b"ref-01") is None
     (letter,) = store.dead_letters()
-    assert (letter.topic, letter.payload) == (item.topic.definition, b"message")
+    assert (letter.topic, store.dead_letter(letter.id)[1]) == (item.topic.definition, b"message")
     assert "nobody/hessen/kassel" in letter.reason
     store.add_tenant(ELSEWHERE.tenant)
     store.add_plant(ELSEWHERE)

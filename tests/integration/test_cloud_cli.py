@@ -288,7 +288,7 @@ def test_a_gateway_is_listed_with_what_it_says(plant: Cli) -> None:
     assert plant("gateway", "add", str(PLANT), "gw-1").code == 0
     assert "is registered already" in plant.refused("gateway", "add", str(PLANT), "gw-1")
     heading, row = plant("gateway", "list").out.splitlines()
-    assert heading.split()[:3] == ["state", "gateway", "plant"]
+    assert heading.split()[:4] == ["state", "since", "gateway", "plant"]
     for text in ("● online", "gw-1", "registered", "0 s ago", "1,204", "2 min", "+0.4 s", "2.1"):
         assert text in row
     assert "1 ok, 1 away (plc-2: no answer within 1 s)" in row
@@ -399,10 +399,18 @@ def test_machines_are_listed_with_their_ledger_and_approved(plant: Cli) -> None:
     plant.commit(*(telemetry(seq) for seq in (1, 2, 3, 7)), beat({"press-1": numbers}), telemetry(1, machine=OVEN))
     oven, press = plant("machine", "list", "--json").json["machines"]
     assert (press["machine"], press["state"], press["batches"], press["tags"]) == ("press-1", "pending", 4, 1)
-    figures = {"through": 5, "known": 8, "missing": 2, "dropped": 2, "missing_before": 0}
-    assert press["ledger"] == {"epoch": "e1", **figures}
+    figures = {"through": 5, "known": 9, "stored": 4, "in_flight": 1, "missing": 2, "dropped": 2, "missing_before": 0}
+    assert {key: value for key, value in press["ledger"].items() if key != "all"} == {"epoch": "e1", **figures}
+    assert press["ledger"]["all"] == {
+        "batches": 9,
+        "stored": 4,
+        "in_flight": 1,
+        "missing": 2,
+        "dropped": 2,
+        "readings": 4,
+    }
     assert (oven["ledger"]["missing"], oven["gateway"]) == (0, "gw-1")
-    assert "through 5 of 8, 2 missing, 2 dropped by the gateway" in plant("machine", "list").out
+    assert "through 5 of 9, 2 missing, 1 in flight, 2 dropped by the gateway" in plant("machine", "list").out
     assert plant("machine", "approve", str(PLANT), "press-1").code == 0
     assert plant("machine", "list", "--json").json["machines"][1]["state"] == "approved"
     assert "there is no machine nobody" in plant.refused("machine", "approve", str(PLANT), "nobody")
@@ -475,8 +483,8 @@ def test_replaying_stores_once_and_says_what_became_of_each(plant: Cli) -> None:
     assert (again.code, again.json["letters"][0]["outcome"]) == (0, "had it already")
     with closing(plant.store()) as store:
         assert (store.totals().events, store.totals().readings) == (2, 2)
-        assert [store.dead_letter(number).state for number in (1, 2, 3)] == ["replayed", "replayed", "waiting"]
-        assert [store.dead_letter(number).count for number in (1, 4, 5)] == [1, 1, 1]
+        assert [store.dead_letter(number)[0].state for number in (1, 2, 3)] == ["replayed", "replayed", "waiting"]
+        assert [store.dead_letter(number)[0].count for number in (1, 4, 5)] == [1, 1, 1]
     assert "--all" in plant.refused("dlq", "replay")
     assert "--all" in plant.refused("dlq", "replay", "1", "--all")
     plant.commit()
@@ -500,15 +508,75 @@ def test_status_says_what_is_running_and_counts(plant: Cli) -> None:
     assert "none has run on this database yet" in fresh.out
     plant.commit(telemetry(1), telemetry(2), heartbeat(), lost("x", b"?"))
     plant.receiver(listening_s=7200)
-    shown = plant("status").out
+    done = plant("status")
+    assert done.code == 1
+    shown = done.out
     for text in ("✓ receiver", "connected to the broker for 2 h", "1 online", "1 pending", "2 readings in 2 messages"):
         assert text in shown
-    assert "! dead letters  1 wait" in shown
+    assert "✗ dead letters  1 wait" in shown
+    assert "✓ ledger        2 of 2 batches stored; 0 missing" in shown
     found = plant("status", "--json").json
     assert found["receiver"]["running"] and found["receiver"]["connected"]
     assert (found["messages"], found["readings"], found["dead_letters"]) == (2, 2, {"kept": 1, "waiting": 1})
     plant.receiver(ago_s=3600)
     assert "not running; last at work 1 h ago" in plant("status").out
+
+
+def test_statuses_exit_code_says_whether_something_wants_attention(plant: Cli) -> None:
+    plant.receiver(listening_s=7200)
+    plant.commit(telemetry(1), heartbeat(machines={"press-1": MachineNumbers(last_seq=3, sent_seq=1)}))
+    assert plant("status").code == 0  # pending, and on its way: nothing is wrong
+    plant.commit(heartbeat(machines={"press-1": MachineNumbers(last_seq=3, sent_seq=2)}))
+    done = plant("status", "--json")
+    assert (done.code, done.json["ok"], done.json["ledger"]["missing"]) == (1, False, 1)
+    plant.commit(telemetry(2), telemetry(3), heartbeat())
+    assert plant("status").code == 0
+    plant.commit(heartbeat(state="offline", reason="shutdown"))
+    assert plant("status").code == 0  # a planned stop
+    plant.commit(heartbeat(session=2), heartbeat(session=2, state="offline", reason="unexpected_disconnect"))
+    done = plant("status")
+    assert done.code == 1
+    assert "✗ gateways      1 lost" in done.out
+
+
+# --- ledger ---
+
+
+def test_the_ledger_states_what_became_of_every_number(plant: Cli) -> None:
+    assert plant("ledger").out == "No machine has sent anything yet.\n"
+    numbers = {"press-1": MachineNumbers(last_seq=5, sent_seq=5)}
+    plant.commit(*(telemetry(seq) for seq in range(1, 6)), heartbeat(machines=numbers), telemetry(1, machine=OVEN))
+    done = plant("ledger", "press-1")
+    assert done.code == 0
+    assert done.out.splitlines()[-1] == "5 of 5 batches stored; 0 missing, 5 readings"
+    assert plant("ledger").out.splitlines()[-1] == "6 of 6 batches stored; 0 missing, 6 readings"
+    gone = {"press-1": MachineNumbers(last_seq=20, sent_seq=15, dropped=[(7, 9, "disk full")])}
+    plant.commit(heartbeat(machines=gone), telemetry(12))
+    done = plant("ledger", f"{PLANT}/press-1")
+    assert done.code == 1
+    lines = done.out.splitlines()
+    assert lines[2:] == [
+        "  press-1 e1: missing 6",
+        "  press-1 e1: missing 10 to 11 (2)",
+        "  press-1 e1: missing 13 to 15 (3)",
+        "  press-1 e1: dropped 7 to 9 (3): disk full",
+        "6 of 20 batches stored; 6 missing, 3 dropped, 5 in flight, 6 readings",
+    ]
+    (epoch,) = plant("ledger", "press-1", "--json").json["epochs"]
+    assert epoch["missing_ranges"] == [[6, 6], [10, 11], [13, 15]]
+    assert epoch["dropped_ranges"] == [{"first": 7, "last": 9, "reason": "disk full"}]
+    assert "there is no machine nobody" in plant.refused("ledger", "nobody")
+
+
+def test_the_ledger_since_a_time_begins_with_what_was_stored_then(plant: Cli) -> None:
+    now = now_us()
+    plant.commit(*(telemetry(seq, received_us=now - 7200 * SECOND) for seq in (1, 2, 4)))
+    plant.commit(*(telemetry(seq, received_us=now - 60 * SECOND) for seq in (5, 7)))
+    assert plant("ledger").out.splitlines()[-1] == "5 of 7 batches stored; 2 missing, 5 readings"
+    assert plant("ledger", "--since", "1h").out.splitlines()[-1] == "2 of 3 batches stored; 1 missing"
+    assert plant("ledger", "--since", "1m").out.splitlines()[-1] == "Nothing was stored since then."
+    assert plant("ledger", "--since", "2020-01-01").out.splitlines()[-1] == "5 of 7 batches stored; 2 missing"
+    assert "is no time; write" in plant.refused("ledger", "--since", "yesterday")
 
 
 # --- a database that is not well ---
@@ -619,6 +687,35 @@ async def test_run_serves_until_it_is_told_to_stop(plant: Cli, broker: Broker) -
         assert await asyncio.to_thread(said, "STOPPING=1")
         assert await asyncio.to_thread(process.wait, PATIENCE_S) == 0
     assert "Traceback" not in (plant.folder / "run.log").read_text()
+
+
+def test_a_reload_takes_log_level_and_retention_and_refuses_what_is_wrong(plant: Cli) -> None:
+    plant.configure(free_port(), port=0)
+    log = plant.folder / "run.log"
+
+    def logged(text: str, times: int = 1) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while log.read_text().count(text) < times:
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.02)
+
+    plant.commit(*(lost(f"topic-{number}", b"?") for number in range(4)))
+    given = json.loads(plant.config.read_text())
+    with service(plant) as (process, said):
+        assert said("READY=1")
+        plant.config.write_text(json.dumps({**given, "store": {**given["store"], "dead_letters_max": 2}}))
+        process.send_signal(signal.SIGHUP)
+        logged("the configuration was read anew")
+        assert len(plant("dlq", "list", "--json").json["dead_letters"]) == 2
+        plant.config.write_text(json.dumps({**given, "store": {**given["store"], "dead_letters_max": -1}}))
+        process.send_signal(signal.SIGHUP)
+        logged("the changed configuration was not taken, the old one stays")
+        assert "dead_letters_max" in log.read_text()
+        plant.config.write_text(json.dumps({**given, "log": {"level": "debug"}, "http": {"port": free_port()}}))
+        process.send_signal(signal.SIGHUP)
+        logged("log level and retention hold now, the rest after a restart")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_S) == 0
 
 
 def test_run_needs_no_broker_to_be_ready(plant: Cli) -> None:

@@ -13,7 +13,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,8 @@ from tests.contract.store_cases import (
 PATIENCE_S = 20.0
 SECOND = 1_000_000
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>"
-STATIC = ("index.html", "page.css", "page.js", "gateways.js", "machines.js", "elements.js")
+SCRIPTS = ("page", "receiver", "completeness", "gateways", "machines", "values", "elements")
+STATIC = ("index.html", "page.css", *(f"{name}.js" for name in SCRIPTS))
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -225,9 +226,9 @@ def test_the_script_only_ever_makes_text() -> None:
 # --- what is told ---
 
 
-def status(*, ago_s: float = 0, gateway: GatewayTopic = GATEWAY, **more: Any) -> Beat:
+def status(*, ago_s: float = 0, now_us: int | None = None, gateway: GatewayTopic = GATEWAY, **more: Any) -> Beat:
     """A heartbeat with a buffer and PLC links."""
-    item = beat(gateway=gateway, received_us=_now_us() - int(ago_s * SECOND))
+    item = beat(gateway=gateway, received_us=(_now_us() if now_us is None else now_us) - int(ago_s * SECOND))
     links = {
         "plc-1": DeviceLink(machine="press-1", state="ok", since=1000),
         "plc-2": DeviceLink(machine="press-1", state="away", since=2000, reason=HOSTILE),
@@ -254,8 +255,11 @@ async def test_the_state_tells_gateways_machines_and_dead_letters(here: Serving)
     ]
     assert gateway["links"][1]["reason"] == HOSTILE  # as it is: the page makes text of it
     machine = state["machines"][f"{PLANT}/press-1"]
-    assert (machine["state"], machine["tags"], machine["complete"]) == ("pending", 1, False)
-    assert machine["ledger"] == "through 1 of 4, 2 missing"
+    assert (machine["state"], machine["tags"]) == ("pending", 1)
+    figures = {"batches": 5, "stored": 2, "in_flight": 1, "dropped": 0, "missing": 2, "readings": 2, "complete": False}
+    assert figures.items() <= machine["ledger"].items()
+    assert state["totals"]["ledger"] == figures
+    assert machine["ledger"]["gaps"][0] == {"epoch": "e1", "first": 2, "last": 2}
     assert state["totals"]["presence"] == {"online": 1, "stopped": 0, "lost": 0, "silent": 0, "unknown": 0}
 
 
@@ -333,11 +337,58 @@ async def test_metrics(here: Serving) -> None:
     assert samples['holdfast_gateways{presence="online"}'] == "1"
     assert samples[f'holdfast_gateway_buffer_messages{{plant="{PLANT}",gateway="gw-1"}}'] == "12"
     assert samples["holdfast_machines_pending"] == "1"
+    assert samples["holdfast_gateways_fenced"] == "0"
+    assert [
+        samples[f'holdfast_batches{{state="{state}"}}'] for state in ("stored", "in_flight", "dropped", "missing")
+    ] == [*("1", "0", "0", "0")]
     families = {re.split(r"[{ ]", line)[0] for line in samples}
     assert families == {line.split()[2] for line in lines if line.startswith("# TYPE")}
 
 
 # --- values ---
+
+
+async def test_a_backlog_that_comes_late_takes_nothing_back(here: Serving) -> None:
+    """It is counted, but neither the latest values nor the time of the last message go backwards."""
+    now = [one_column(ValueType.FLOAT64, 42.0), one_column(ValueType.STRING, "live", tag="program")]
+    await here.commit(telemetry(9, *now, received_us=NOW))
+    before = (await here.values(machine=f"{PLANT}/press-1"))["values"]
+    old = [one_column(ValueType.FLOAT64, float(seq), tag="speed") for seq in range(1, 6)]
+    late = [telemetry(seq, column, times_us=[NOW - 3600 * SECOND + seq]) for seq, column in enumerate(old, 1)]
+    await here.commit(*(replace(item, historical=True, received_us=NOW - SECOND) for item in late))
+    assert (await here.values(machine=f"{PLANT}/press-1"))["values"] == before
+    assert {value["tag"]: value["value"] for value in before} == {"speed": "42", "program": "live"}
+    state = await here.state()
+    assert state["machines"][f"{PLANT}/press-1"]["last_event_us"] == NOW
+    assert state["totals"]["ledger"]["stored"] == 6
+
+
+async def test_a_backlog_that_shrinks_is_foretold_from_heartbeat_to_heartbeat(here: Serving) -> None:
+    now_us = _now_us()
+
+    def behind(ago_s: int, waiting: int) -> Beat:
+        buffer = Buffer(queued_messages=waiting, bytes=9, limit_bytes=99, oldest_sec=7200)
+        return status(ago_s=ago_s, now_us=now_us, health=Health(buffer=buffer))
+
+    await here.commit(behind(20, 10_000))
+    async with here.events() as events:
+        (gateway,) = (await events.having("gateways"))["gateways"].values()
+        assert gateway["notes"] == []
+        await here.commit(behind(10, 7_000))
+        (gateway,) = (await events.having("gateways"))["gateways"].values()
+        sentence = "catching up: 7,000 batches of backlog, 300.0 fewer each second, done in about 23 s"
+        assert [note["text"] for note in gateway["notes"]] == [sentence]
+
+
+async def test_two_installations_under_one_name_are_told(here: Serving) -> None:
+    for ago_s, (instance, host) in enumerate([("aaaa", "line-3"), ("bbbb", HOSTILE), ("aaaa", "line-3")]):
+        await here.commit(status(ago_s=10 - ago_s, instance=instance, host=host))
+    state = await here.state()
+    (note,) = state["gateways"][f"{PLANT}/gw-1"]["notes"]
+    assert note["colour"] == "red"
+    assert "aaaa on host line-3" in note["text"]
+    assert f"bbbb on host {HOSTILE[:64]}" in note["text"]  # as it is: the page makes text of it
+    assert state["totals"]["fenced"] == 1
 
 
 async def test_the_latest_values_of_a_machine(here: Serving) -> None:

@@ -110,7 +110,7 @@ class Plant:
             assert len(found) == len(set(found)), "a reading is stored twice"
             assert set(found) <= set(device.served), "a reading is stored that the device never gave"
             missing = sorted(set(device.served) - set(found))
-            assert len(missing) <= lost_per_device_max, f"plc-{at}: readings {missing[:20]} are missing"
+            assert len(missing) <= lost_per_device_max, f"plc-{at}: readings {missing[:20]} of {device.served[-1]} are missing"
 
 
 async def test_nothing_is_lost_or_doubled_when_broker_receiver_and_agent_are_killed(tmp_path: Path) -> None:

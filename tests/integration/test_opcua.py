@@ -25,7 +25,7 @@ from asyncua.ua.status_codes import StatusCodes
 from agent import poller
 from protocols.field import opcua, opcua_session, opcua_subscription
 from protocols.field.contract import DeviceAway, DeviceRefused, DeviceTimeout, Group, Quality, Scan, Value, ValueType
-from protocols.field.opcua_inbox import BAD_DATA_LOST
+from protocols.field.opcua_inbox import BAD_DATA_LOST, Inbox
 from tests.support.opcua_server import NOON, NOON_US, SENSOR_FAILURE, OpcuaServer, Wire, opcua_server
 
 PRESS_TEMPERATURE = ("nsu=urn:plant:press;s=Temperature", "float64")
@@ -60,7 +60,26 @@ def items(count: int, mode: str) -> Group:
     return group({f"item{n}": (f"nsu=urn:plant:press;s=Item{n}", "int") for n in range(count)}, mode)
 
 
+class BeforeNoon(Inbox):
+    """Of a driver that was first connected before NOON: so that the first connect states nothing once more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._connects = 0
+
+    def reconnected(self, now_us: int) -> None:
+        self._connects += 1
+        super().reconnected(NOON_US - 1 if self._connects == 1 else now_us)
+
+
 def driver(url: str, *groups: Group, timeout_s: float = 10.0, **more: object) -> opcua.OpcuaDriver:
+    plc = started(url, *groups, timeout_s=timeout_s, **more)
+    plc._inboxes = {of.name: BeforeNoon() for of in groups}
+    return plc
+
+
+def started(url: str, *groups: Group, timeout_s: float = 10.0, **more: object) -> opcua.OpcuaDriver:
+    """As the agent makes it when it starts."""
     settings = opcua.Settings.model_validate({"url": url, "timeout_s": timeout_s, **more})
     return opcua.driver("plc-1", settings, groups)
 
@@ -421,6 +440,21 @@ async def test_what_the_poller_declared_bad_is_good_again_after_an_outage(
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
+
+
+@pytest.mark.parametrize("mode", ["subscribe", "poll"])
+async def test_a_start_states_what_never_changes_as_of_now(server: OpcuaServer, mode: str) -> None:
+    """The agent was restarted while the server came back: what declared the tags bad was the agent before it."""
+    of = group({"temperature": PRESS_TEMPERATURE}, mode)
+    plc = started(server.url, of)
+    declared_bad_us = time.time_ns() // 1000
+    await plc.connect()
+    seen = await read_until(plc, of, lambda seen: len(seen) >= 2)
+    assert [(each.value, each.quality) for each in seen] == [(71.5, 0), (71.5, 0)]
+    assert seen[0].time_us == NOON_US
+    assert seen[1].time_us >= declared_bad_us
+    assert await read_once(plc, of) == []
+    await plc.close()
 
 
 async def test_what_had_arrived_before_a_cut_is_read_first(server: OpcuaServer) -> None:

@@ -19,16 +19,18 @@ import msgpack
 import pytest
 
 from cloud import confirmer, overview, receiver
-from cloud.confirmer import MACHINES_MAX
+from cloud.confirmer import LANES_MAX
 from cloud.receiver import Receiver
 from cloud.store.contract import Committed, Item, Totals
 from cloud.store.sqlite import SqliteStore
 from cloud.worker import StoreWorker
-from protocols.uplink import confirm, definition, envelope
+from protocols.uplink import confirm, definition, envelope, frames
 from protocols.uplink.batch import Batch, Block, Column
-from protocols.uplink.confirm import MachineConfirm
+from protocols.uplink.confirm import Confirm, MachineConfirm
 from protocols.uplink.link import Message, Outcome
+from protocols.uplink.mark import mark
 from protocols.uplink.mqtt import BrokerSettings, MqttAgentLink, MqttCloudLink
+from protocols.uplink.mqtt_connection import RECEIVE_MAX
 from protocols.uplink.presence import Presence, presence
 from protocols.uplink.status import GatewayInfo, MachineNumbers, Status, will
 from protocols.uplink.topics import DefinitionTopic, GatewayTopic, MachineTopic, Plant
@@ -135,6 +137,7 @@ async def confirmed(link: MqttAgentLink) -> MachineConfirm:
 def _brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorter pauses than in life."""
     monkeypatch.setattr(confirmer, "CONFIRM_S", 0.05)
+    monkeypatch.setattr(confirmer, "CALM_S", 0.2)
     monkeypatch.setattr(receiver, "RETRY_S_FIRST", 0.1)
     monkeypatch.setattr(receiver, "ROUND_S_MAX", 0.5)
 
@@ -236,7 +239,7 @@ async def test_an_unknown_definition_is_asked_for_and_then_both_are_stored(broke
     async with gateway(broker) as link:
         async with receiving(broker, path) as running:
             await send(link, PRESS.telemetry, referring(1), binary(2))
-            await running.took(new=1)  # what stands behind it
+            await running.took(asked=1, new=1)
             assert await running.totals() == Totals(events=1, readings=2, repeated=0, dead_letters=0)
             await send(link, GATEWAY.status, online_with)
             said = await confirmed(link)
@@ -261,7 +264,7 @@ async def test_a_definition_is_its_machines_own(broker: Broker, path: Path) -> N
     async with receiving(broker, path) as running, gateway(broker) as link:
         await send(link, DefinitionTopic(MachineTopic(PLANT, "oven"), "plc-1", "main").definition, DEFINITION)
         await send(link, PRESS.telemetry, referring(1), binary(2))
-        await running.took(defined=1, new=1)
+        await running.took(defined=1, asked=1, new=1)
         assert [event.tag for event in await running.store.call(lambda store: store.latest())] == ["speed"]
         assert (await running.totals()).events == 1
 
@@ -279,7 +282,7 @@ async def test_a_definition_that_is_not_its_topics_becomes_a_dead_letter(broker:
         }
         assert await running.store.call(lambda store: store.definition(PRESS, REF)) is None
         await send(link, PRESS.telemetry, referring(1), binary(2))
-        await running.took(dead=4, new=1)
+        await running.took(dead=4, asked=1, new=1)
 
 
 # --- what cannot be taken ---
@@ -314,7 +317,8 @@ async def test_garbage_of_every_kind_becomes_a_dead_letter_and_reception_goes_on
         await send(link, PRESS.telemetry, binary(1))
         await running.took(dead=len(GARBAGE) + 5, new=1)
         letters = await running.store.call(lambda store: store.dead_letters(100))
-        assert {letter.payload for letter in letters} >= set(GARBAGE.values())
+        payloads = await running.store.call(lambda store: {store.dead_letter(one.id)[1] for one in letters})
+        assert payloads >= set(GARBAGE.values())
         assert all(letter.reason and "\n" not in letter.reason for letter in letters)
         assert (await running.totals()).readings == 2
 
@@ -324,7 +328,7 @@ async def test_another_content_under_a_number_that_is_stored_becomes_a_dead_lett
         await send(link, PRESS.telemetry, binary(1), binary(1, value=9.0))
         await running.took(new=1, conflict=1)
         (letter,) = await running.store.call(lambda store: store.dead_letters())
-        assert letter.payload == binary(1, value=9.0)
+        assert (await running.store.call(lambda store: store.dead_letter(letter.id)))[1] == binary(1, value=9.0)
 
 
 async def command(*words: str, config: Path) -> str:
@@ -395,7 +399,7 @@ async def test_a_gateways_name_from_a_payload_never_becomes_part_of_a_topic(brok
 
 
 async def test_a_gateway_of_very_many_machines_gets_several_confirms(broker: Broker, path: Path) -> None:
-    machines = [MachineTopic(PLANT, f"m-{number}") for number in range(MACHINES_MAX + 20)]
+    machines = [MachineTopic(PLANT, f"m-{number}") for number in range(LANES_MAX + 20)]
     async with receiving(broker, path) as running, gateway(broker) as link:
         for machine in machines:
             await send(link, machine.telemetry, binary(1))
@@ -404,8 +408,170 @@ async def test_a_gateway_of_very_many_machines_gets_several_confirms(broker: Bro
         while len(told) < len(machines):
             async with asyncio.timeout(PATIENCE_S):
                 part = confirm.decode((await link.inbound()).payload)
-            assert len(part.machines) <= MACHINES_MAX
+            assert len(part.machines) <= LANES_MAX
             told |= part.machines.keys()
+
+
+async def word(link: MqttAgentLink) -> Confirm:
+    """The next confirm, whole."""
+    async with asyncio.timeout(PATIENCE_S):
+        return confirm.decode((await link.inbound()).payload)
+
+
+async def test_a_gateway_that_connects_hears_at_once_even_if_nothing_is_known_of_it(
+    broker: Broker, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent waits for it before it lets anything go: an empty account is a word, too."""
+    monkeypatch.setattr(confirmer, "CALM_S", 10 * PATIENCE_S)
+    async with receiving(broker, path) as running, gateway(broker) as link:
+        await send(link, GATEWAY.status, online(7))
+        assert (await word(link)).machines == {}
+        await send(link, GATEWAY.status, online(7, timestamp=NOW_MS + 1))
+        await send(link, GATEWAY.status, online(8, machines={PRESS.machine: MachineNumbers(last_seq=2)}))
+        assert await confirmed(link) == MachineConfirm(epoch=EPOCH, through=0)
+        await running.took(beat=3)
+
+
+async def test_confirms_are_rare_in_calm_and_brisk_while_something_is_missing(
+    broker: Broker, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(confirmer, "CALM_S", 10 * PATIENCE_S)
+    async with receiving(broker, path) as running, gateway(broker) as link:
+        await send(link, PRESS.telemetry, binary(1))
+        assert (await confirmed(link)).through == 1
+        await send(link, PRESS.telemetry, binary(2), binary(3))
+        await running.took(new=3)
+        assert not link_has_news(link)
+        await send(link, GATEWAY.status, online(9))  # a new session: at once, with what has gathered
+        assert (await confirmed(link)).through == 3
+        await send(link, PRESS.telemetry, mark(binary(4)))  # of a backlog
+        assert (await confirmed(link)).through == 4
+        await send(link, PRESS.telemetry, binary(7), binary(4))  # again, or with a gap
+        assert (await confirmed(link)).missing == [(5, 6)]
+        for seq in (5, 6):  # as long as there is a gap each step is told
+            await send(link, PRESS.telemetry, binary(seq))
+            assert (await confirmed(link)).through == (5 if seq == 5 else 7)
+
+
+def link_has_news(link: MqttAgentLink) -> bool:
+    assert link._connection is not None
+    return len(link._connection._inbox) > 0
+
+
+async def test_a_machine_gets_a_word_before_its_share_of_the_window_is_full(
+    broker: Broker, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(confirmer, "CALM_S", 10 * PATIENCE_S)
+    async with receiving(broker, path), gateway(broker) as link:
+        told = 0
+        for seq in range(1, 200):
+            await send(link, PRESS.telemetry, binary(seq))
+            if seq - told >= 15:  # its share is at least 16
+                told = (await confirmed(link)).through
+        assert told > 100
+
+
+async def test_a_confirm_of_very_many_gaps_is_split_before_it_grows_too_large(broker: Broker, path: Path) -> None:
+    top = 2**62
+    gaps = [(top + 4 * at, top + 4 * at, "lost") for at in range(120)]
+    machines = {f"m-{at}": MachineNumbers(last_seq=2**63 - 1, dropped=gaps) for at in range(15)}
+    async with receiving(broker, path) as running, gateway(broker) as link:
+        for at in range(0, 15, 5):  # a status has bounds of its own
+            part = dict(list(machines.items())[at : at + 5])
+            await send(link, GATEWAY.status, online(1, machines=part))
+        await running.took(beat=3)
+        told: dict[str, MachineConfirm] = {}
+        while len(told) < 15:
+            async with asyncio.timeout(PATIENCE_S):
+                message = await link.inbound()
+            assert len(message.payload) < 100_000
+            told |= confirm.decode(message.payload).machines
+        assert all(len(one.missing) == 100 for one in told.values())
+
+
+# --- history ---
+
+
+async def test_a_marked_message_is_the_same_message(broker: Broker, path: Path) -> None:
+    """Sent live, then once more from the backlog: the mark is no part of it."""
+    async with receiving(broker, path) as running, gateway(broker) as link:
+        await send(link, PRESS.telemetry, binary(1), mark(binary(1)), mark(binary(2)), binary(2), mark(b"?"))
+        await running.took(new=2, duplicate=2, dead=1)
+        letters = await running.store.call(lambda store: store.dead_letters())
+        assert [letter.size for letter in letters] == [len(mark(b"?"))]
+        with closing(sqlite3.connect(path)) as connection:
+            found = connection.execute("SELECT seq, historical FROM telemetry_events ORDER BY seq").fetchall()
+        assert found == [(1, 0), (2, 1)]
+
+
+# --- clones ---
+
+
+async def test_a_clone_is_told_to_be_silent_and_the_first_goes_on(broker: Broker, path: Path) -> None:
+    async with receiving(broker, path) as running, gateway(broker) as link:
+        for session, instance, host in ((5, "aaaa", "line-7"), (2, "bbbb", "spare"), (6, "aaaa", "line-7")):
+            await send(link, GATEWAY.status, online(session, instance=instance, host=host))
+        await running.took(beat=3)
+        said = await word(link)
+        while not said.fenced:
+            said = await word(link)
+        assert said.fenced_instance == "bbbb"
+        assert "spare" in said.fenced and "line-7" in said.fenced
+
+
+# --- what an own gateway sends and nobody can read ---
+
+
+async def test_a_batch_that_can_never_be_read_stops_nobody_for_ever(broker: Broker, path: Path) -> None:
+    """Its number can be told: it counts as dropped, with the dead letter's number, and what is behind it goes on."""
+    broken = frames.pack([envelope.REFERRING, 2, [[REF, [b"\x01\x02\x03"]]]])
+    async with receiving(broker, path) as running, gateway(broker) as link:
+        await send(link, MAIN, DEFINITION, retain=True)
+        await send(link, PRESS.telemetry, referring(1), broken, referring(3))
+        await send(link, GATEWAY.status, online(machines={PRESS.machine: MachineNumbers(last_seq=3, sent_seq=3)}))
+        await running.took(defined=1, new=2, dead=1, beat=1)
+        said = await confirmed(link)
+        while said.missing != [(2, 2)] and said.through < 3:
+            said = await confirmed(link)
+        await send(link, PRESS.telemetry, broken)  # it is asked for, and comes again
+        while said.through < 3:
+            said = await confirmed(link)
+        (loss,) = await running.store.call(lambda store: store.losses(PRESS, EPOCH))
+        (letter,) = await running.store.call(lambda store: store.dead_letters())
+        assert (loss.first, loss.last, loss.reason.split(":")[0]) == (2, 2, f"dead letter {letter.id}")
+
+
+async def test_after_a_restart_an_unknown_plants_referring_telemetry_is_kept_and_can_be_replayed(
+    broker: Broker, tmp_path: Path
+) -> None:
+    path, config = tmp_path / "cloud.db", tmp_path / "cloud.yaml"
+    config.write_text(f"broker: {{host: 127.0.0.1}}\nstore: {{path: {path}}}\n")
+    async with gateway(broker) as link:
+        async with receiving(broker, path) as running:
+            await send(link, MAIN, DEFINITION, retain=True)
+            await send(link, PRESS.telemetry, referring(1))
+            await running.took(unknown=2)
+        async with receiving(broker, path) as running:
+            await send(link, PRESS.telemetry, referring(2))
+            await until(lambda: running.receiver.state.outcomes["unknown"] >= 2)  # the retained definition, too
+            assert (await running.totals()).dead_letters == 3
+            assert running.receiver.state.outcomes["asked"] == 0
+    with closing(SqliteStore(path)) as store:
+        store.add_tenant(PLANT.tenant)
+        store.add_plant(PLANT)
+    done = json.loads(await command("dlq", "replay", "--all", "--json", config=config))
+    assert (done["replayed"], done["remaining"]) == (3, 0)
+    with closing(SqliteStore(path)) as store:
+        assert store.ledgers(PRESS)[0].stored == ((1, 2),)
+
+
+async def test_a_key_that_stands_twice_is_refused(broker: Broker, path: Path) -> None:
+    twice = online()[:-1] + b',"epoch":"other"}'
+    async with receiving(broker, path) as running, gateway(broker) as link:
+        await send(link, GATEWAY.status, twice)
+        await running.took(dead=1)
+        (letter,) = await running.store.call(lambda store: store.dead_letters())
+        assert letter.reason == "not a status message: a key stands twice in one object"
 
 
 # --- presence ---
@@ -487,6 +653,24 @@ async def test_when_the_store_is_back_everything_is_taken(broker: Broker, path: 
         while said.through < 40:
             said = await confirmed(link)
         assert said == MachineConfirm(epoch=EPOCH, through=40, highest=40)
+
+
+async def test_a_flood_while_the_store_is_away_waits_at_the_broker(broker: Broker, path: Path) -> None:
+    """The receiver holds what one connection may send unacknowledged and no more, and afterwards all is stored."""
+    count = 900
+    async with receiving(broker, path, impatient) as running, gateway(broker) as link:
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            for seq in range(1, count + 1):
+                await send(link, PRESS.telemetry, binary(seq))
+            await until(lambda: running.receiver.state.store_trouble != "")
+            connection = running.receiver._link._connection  # type: ignore[attr-defined]  # what it is made of
+            assert 0 < len(connection._inbox) <= RECEIVE_MAX
+            assert len(connection._inbox._unacknowledged) <= RECEIVE_MAX
+            assert not running.receiver.state.outcomes
+            other.execute("ROLLBACK")
+        await running.took(new=count)
+        assert (await running.store.call(lambda store: store.ledgers(PRESS)))[0].stored == ((1, count),)
 
 
 async def test_a_lost_broker_is_told_at_once_and_found_again(

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -16,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from cloud.store import sqlite_catalog
-from cloud.store.contract import Committed, Item, StoreAway, StoreError
+from cloud.store import sqlite_catalog, sqlite_retention
+from cloud.store.contract import Committed, Item, Retention, StoreAway, StoreError, Totals, Undecodable
 from cloud.store.sqlite import SqliteStore
-from cloud.store.sqlite_schema import MIGRATIONS
+from cloud.store.sqlite_schema import APPLICATION_ID, MIGRATIONS
 from protocols.uplink.status import MachineNumbers
 from protocols.values import Quality, ValueType
 from tests.contract.store_cases import GATEWAY, NOW, OVEN, PLANT, PRESS, beat, one_column, telemetry, with_plant
@@ -325,13 +326,192 @@ def test_a_killed_writer_leaves_each_group_whole_or_not_at_all(path: Path, store
             assert totals.readings == totals.events * 200
             assert totals.repeated == 0
             assert again.ledgers(PRESS)[0].stored == ((1, totals.events),)
-            assert again.confirm(GATEWAY)["press-1"].through == totals.events
+            assert again.confirm(GATEWAY).machines["press-1"].through == totals.events
             assert {value.value for value in again.latest()} == {totals.events}
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
+# --- older databases ---
+
+
+def test_a_database_of_the_first_version_opens_and_has_everything_still(path: Path) -> None:
+    """Made with the first version's statements; what the newer columns say of old rows is reckoned once."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as old:
+        for statement in MIGRATIONS[0]:
+            old.execute(statement)
+        old.executescript(f"""
+            PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1;
+            INSERT INTO tenants VALUES (1, 'acme'); INSERT INTO plants VALUES (1, 1, 'hessen', 'kassel');
+            INSERT INTO machines VALUES (1, 1, 'press-1', 'approved', 'gw-1', {NOW}, 2);
+            INSERT INTO gateways (plant_id, name, alive_us, session) VALUES (1, 'gw-1', {NOW}, 7);
+            INSERT INTO epochs VALUES (1, 1, 'e1', 'gw-1', 3);
+            INSERT INTO sequence_ledger VALUES (1, 1, 2, NULL);
+            INSERT INTO series VALUES (1, 1, 'plc-1', 'speed', 'float64', '');
+            INSERT INTO readings VALUES (1, {NOW}, 1.5, 0), (1, {NOW + 1}, 2.5, 0);
+            INSERT INTO dead_letters (topic, digest, reason, first_us, last_us, payload)
+                VALUES ('t', x'00', 'r', 1, 2, x'010203');
+        """)
+        old.execute("INSERT INTO telemetry_events VALUES (1, 1, ?, ?, 1, 9)", (telemetry(1).digest, NOW))
+        old.execute("INSERT INTO telemetry_events VALUES (1, 2, ?, ?, 1, 9)", (telemetry(2).digest, NOW + 5))
+    with opened(path) as store:
+        assert store.totals() == Totals(events=2, readings=2, repeated=0, dead_letters=1)
+        (found,) = store.ledgers(PRESS)
+        assert (found.stored, found.known, found.readings, found.named) == (((1, 2),), 3, 2, False)
+        assert store.confirm(GATEWAY).machines["press-1"].missing == [(3, 3)]
+        (letter,) = store.dead_letters()
+        assert (letter.size, store.dead_letter(letter.id)[1]) == (3, b"\1\2\3")
+        said = beat({"press-1": MachineNumbers(last_seq=3, sent_seq=3)}, session=8)
+        group: list[Item] = [telemetry(2), telemetry(3), said]
+        assert list(store.commit(group)) == [DUPLICATE, NEW, Committed.BEAT]
+        assert store.ledgers(PRESS)[0].readings == 3
+        assert store.gateways()[0].heard.session == 8
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+# --- stuck ---
+
+JUNK = Undecodable(PRESS.telemetry, b"damaged", "zstd: checksum", NOW)
+SAID = {"press-1": MachineNumbers(last_seq=3, sent_seq=3)}
+
+
+def sent_again(store: SqliteStore, *letters: Undecodable, until_s: int, from_s: int = 0) -> None:
+    """What is missing comes again every ten seconds, as the same junk; the receiver looks every five."""
+    for at_s in range(from_s, until_s, 5):
+        now_us = NOW + at_s * 1_000_000
+        if at_s % 10 == 0:
+            store.commit([replace(letter, received_us=now_us) for letter in letters])
+        store.tend(now_us)
+
+
+def test_what_comes_again_and_again_and_can_never_be_read_stops_nobody_for_ever(store: SqliteStore) -> None:
+    store.commit([telemetry(1), telemetry(3), beat(SAID)])
+    sent_again(store, JUNK, until_s=90)
+    assert list(store.losses(PRESS, "e1")) == [], "nothing in a hurry"
+    sent_again(store, JUNK, from_s=90, until_s=130)
+    (loss,) = store.losses(PRESS, "e1")
+    assert (loss.first, loss.last) == (2, 2)
+    assert loss.reason == f"dead letter {store.dead_letters()[0].id}: it came 5 times, and cannot be read"
+    assert store.confirm(GATEWAY).machines["press-1"].through == 3
+    assert list(store.commit([telemetry(2)])) == [NEW]
+    assert store.ledgers(PRESS)[0].stored == ((1, 3),)
+
+
+def test_as_many_letters_as_numbers_or_nothing_is_settled(store: SqliteStore) -> None:
+    store.commit([telemetry(1), beat(SAID)])  # 2 and 3 are missing
+    sent_again(store, JUNK, until_s=300)
+    assert list(store.losses(PRESS, "e1")) == []
+    sent_again(store, JUNK, replace(JUNK, payload=b"damaged, too"), from_s=300, until_s=500)
+    (loss,) = store.losses(PRESS, "e1")
+    assert (loss.first, loss.last) == (2, 3)
+    first, second = sorted(letter.id for letter in store.dead_letters())
+    assert loss.reason.startswith(f"one of the dead letters {first}, {second}:")
+
+
+def test_a_gap_that_moves_or_letters_that_come_no_more_settle_nothing(store: SqliteStore) -> None:
+    store.commit([telemetry(1), telemetry(3), beat(SAID)])
+    for at_s in range(0, 400, 50):  # each time another number is missing
+        last = 4 + at_s // 25
+        said = {"press-1": MachineNumbers(last_seq=last, sent_seq=last)}
+        store.commit([*(telemetry(seq) for seq in range(2, last)), beat(said)])
+        sent_again(store, JUNK, from_s=at_s, until_s=at_s + 50)
+    assert list(store.losses(PRESS, "e1")) == []
+    store.commit([telemetry(18), beat({"press-1": MachineNumbers(last_seq=19, sent_seq=19)})])
+    for at_s in range(400, 700, 5):
+        store.tend(NOW + at_s * 1_000_000)
+    assert list(store.losses(PRESS, "e1")) == []
+
+
+def test_a_strangers_junk_on_another_machines_topic_settles_nothing(store: SqliteStore) -> None:
+    store.commit([telemetry(1), telemetry(3), beat(SAID), telemetry(1, machine=OVEN)])
+    sent_again(store, replace(JUNK, topic=OVEN.telemetry), replace(JUNK, topic="x"), until_s=300)
+    assert list(store.losses(PRESS, "e1")) == list(store.losses(OVEN, "e1")) == []
+
+
+# --- retention ---
+
+DAY = 86_400_000_000
+
+
+def tended(store: SqliteStore, now_us: int) -> None:
+    while store.tend(now_us):
+        pass
+
+
+def test_readings_and_events_go_after_their_days_and_the_ledger_stays(
+    path: Path, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_retention, "STEP_ROWS", 3)
+    for day in range(6):
+        group = [telemetry(day * 10 + at, received_us=NOW + day * DAY) for at in range(1, 11)]
+        store.commit(group)
+        tended(store, NOW + day * DAY)  # marks what has come until now
+    assert store.totals().readings == 60, "for ever is the default"
+    before = store.ledgers(PRESS)
+    latest = store.latest()
+    store.retain(Retention(days=2.5))
+    steps = 0
+    while store.tend(NOW + 5 * DAY):
+        steps += 1
+    assert steps >= 30 // 3, "little by little"
+    assert (store.totals().events, store.totals().readings) == (30, 30)
+    assert rows(path, "SELECT min(seq) FROM telemetry_events") == [(31,)]
+    assert (store.ledgers(PRESS), store.latest()) == (before, latest)
+    old = [telemetry(1, received_us=NOW + 5 * DAY), telemetry(30, content="other", received_us=NOW + 5 * DAY)]
+    assert list(store.commit(old)) == [DUPLICATE, DUPLICATE], "older than the kept events: the ledger knows them"
+    assert store.totals().readings == 30
+
+
+def test_a_sender_whose_clock_is_decades_behind_keeps_its_readings_as_long_as_others(store: SqliteStore) -> None:
+    store.retain(Retention(days=30))
+    for day in range(3):
+        store.commit([telemetry(day + 1, times_us=[1_000_000 + day], received_us=NOW + day * DAY)])
+        tended(store, NOW + day * DAY)
+    assert store.totals().readings == 3
+    tended(store, NOW + 31 * DAY)
+    assert store.totals().readings == 2
+
+
+def test_an_emptied_table_that_fills_again_loses_nothing_new(store: SqliteStore) -> None:
+    """SQLite then counts rows from 1 again: an old mark must not reach over them."""
+    store.retain(Retention(days=1))
+    store.commit([telemetry(seq) for seq in range(1, 8)])
+    tended(store, NOW)
+    tended(store, NOW + 2 * DAY)
+    assert store.totals().readings == 0
+    store.commit([telemetry(seq, received_us=NOW + 2 * DAY) for seq in range(8, 12)])
+    tended(store, NOW + 2 * DAY + 1)
+    tended(store, NOW + 2 * DAY + 2)
+    assert store.totals().readings == 4
+    assert store.ledgers(PRESS)[0].stored == ((1, 11),)
+
+
+def test_a_long_list_of_dead_letters_is_read_without_their_payloads(path: Path, store: SqliteStore) -> None:
+    store.commit([Undecodable(f"topic-{number}", bytes(200_000), "why", NOW) for number in range(40)])
+    tracemalloc.start()
+    try:
+        assert [letter.size for letter in store.dead_letters(100)] == [200_000] * 40
+        store.tend(NOW)  # it weighs them, too
+        assert tracemalloc.get_traced_memory()[1] < 200_000
+        store.dead_letter(1)
+        assert tracemalloc.get_traced_memory()[1] > 200_000
+    finally:
+        tracemalloc.stop()
+
+
 # --- what only SQL shows ---
+
+
+def rows(path: Path, query: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(query).fetchall()
+
+
+def test_what_came_of_a_backlog_is_marked(path: Path, store: SqliteStore) -> None:
+    store.commit([telemetry(1), replace(telemetry(2), historical=True)])
+    assert rows(path, "SELECT seq, historical FROM telemetry_events ORDER BY seq") == [(1, 0), (2, 1)]
 
 
 def test_numbers_older_than_the_kept_events_are_recognised_by_the_ledger(path: Path, store: SqliteStore) -> None:
@@ -407,4 +587,5 @@ def test_plants_with_the_same_machine_names_stay_apart(store: SqliteStore) -> No
     there = replace(PRESS, plant=other)
     assert list(store.commit([telemetry(1), telemetry(1, machine=there)])) == [NEW, NEW]
     assert [row.plant.plant for row in store.machines()] == ["giessen", "kassel"]
-    assert list(store.confirm(GATEWAY)) == list(store.confirm(replace(GATEWAY, plant=other))) == ["press-1"]
+    for gateway in (GATEWAY, replace(GATEWAY, plant=other)):
+        assert list(store.confirm(gateway).machines) == ["press-1"]

@@ -26,6 +26,8 @@ _PROGRAM = """
 import importlib, json, os, sys
 names = json.loads(sys.argv[1])
 modules = [importlib.import_module(name) for name in names]
+if hasattr(modules[0], "COMMANDS"):
+    modules[0].app()  # imports every command
 print("ready", flush=True)
 for line in sys.stdin:
     job = json.loads(line)

@@ -78,6 +78,9 @@ def unpack(payload: bytes) -> Any:
     return value
 
 
+HISTORICAL = bytes.fromhex("50 2a 4d 18 01 00 00 00 01")
+
+
 def decompress(payload: bytes) -> bytes:
     try:
         if payload[:4] == b"\x28\xb5\x2f\xfd":
@@ -155,7 +158,7 @@ def depth(value: Any) -> int:
 
 def decode_telemetry(payload: bytes, known: Mapping[str, dict[str, Any]] | None = None) -> dict[str, Any]:
     """The `batch` of a telemetry message. `known`: definitions (of decode_definition) by reference. Raises Missing."""
-    value = unpack(payload)
+    value = unpack(payload.removeprefix(HISTORICAL))
     if not isinstance(value, list):
         return from_map(value)
     if value and is_whole(value[0]) and value[0] == 2:

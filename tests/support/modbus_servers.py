@@ -21,6 +21,7 @@ from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
 HOST = "127.0.0.1"
+_WRITES = (6, 16, 22)  # functions that write registers
 
 logging.getLogger("pymodbus").setLevel(logging.CRITICAL)  # the server logs each client that goes away
 
@@ -87,10 +88,15 @@ class Plc:
 
 
 def _device(unit_id: int, unit: Unit) -> SimDevice:
-    async def refresh(function: int, start: int, address: int, count: int, stored: list[int], values: object) -> None:
+    async def refresh(
+        function: int, start: int, address: int, count: int, stored: list[int], values: list[int] | list[bool] | None
+    ) -> None:
         """Called by the server for each request: brings its copy of the registers up to date."""
-        del address, count, values
-        for place, value in {3: unit.holding, 4: unit.input}.get(function, {}).items():
+        del count
+        if values and function in _WRITES:
+            unit.holding.update(enumerate(values, address))
+        table = unit.holding if function in (3, *_WRITES) else unit.input if function == 4 else {}
+        for place, value in table.items():
             stored[place - start] = value
 
     return SimDevice(
@@ -193,6 +199,7 @@ class ScriptedServer:
         self.connections = 0
         self.requests = 0
         self.errors: list[Exception] = []  # what went wrong in scripts: `scripted` raises it in the end
+        self.listener: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -231,7 +238,7 @@ class ScriptedServer:
 async def scripted(script: Script) -> AsyncIterator[ScriptedServer]:
     """A running ScriptedServer; stopped on leaving. Raises what failed in the script."""
     server = ScriptedServer(script)
-    listener = await asyncio.start_server(server.serve, HOST, 0)
+    listener = server.listener = await asyncio.start_server(server.serve, HOST, 0)
     server.port = listener.sockets[0].getsockname()[1]
     try:
         yield server

@@ -12,11 +12,13 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from asyncua import ua
 from asyncua.common.callback import CallbackType
+from asyncua.common.structures104 import new_enum, new_struct, new_struct_field
 from asyncua.common.utils import ServiceError
 from asyncua.crypto.permission_rules import User, UserRole
 from asyncua.server.binary_server_asyncio import BinaryServer
@@ -25,6 +27,12 @@ from asyncua.server.user_managers import UserManager
 from asyncua.ua.attribute_ids import AttributeIds
 from asyncua.ua.object_ids import ObjectIds
 from asyncua.ua.status_codes import StatusCodes
+from asyncua.ua.ua_binary import struct_to_binary
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
 logging.getLogger("asyncua").setLevel(logging.CRITICAL + 1)
 
@@ -52,6 +60,29 @@ _PRESS_NODES: dict[str, tuple[Any, ua.VariantType]] = {
 }
 
 _built: Server | None = None
+_Offer = ua.SecurityPolicyType
+_POLICIES = [
+    _Offer.NoSecurity,
+    _Offer.Basic256Sha256_Sign,
+    _Offer.Basic256Sha256_SignAndEncrypt,
+    _Offer.Aes128Sha256RsaOaep_SignAndEncrypt,
+    _Offer.Aes256Sha256RsaPss_SignAndEncrypt,
+]
+
+
+def self_signed(uri: str, name: str = "press") -> tuple[rsa.RSAPrivateKey, x509.Certificate]:
+    """A key and a certificate for an application of this URI."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=9))
+        .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return key, made
 
 
 class _Users(UserManager):
@@ -59,10 +90,13 @@ class _Users(UserManager):
 
     def __init__(self) -> None:
         self.passwords: dict[str, str] | None = None
+        self.certificates: set[bytes] = set()
 
     def get_user(
         self, iserver: Any, username: str | None = None, password: str | None = None, certificate: Any = None
     ) -> User | None:
+        if username is None and certificate is not None and certificate in self.certificates:
+            return User(role=UserRole.User, name="by certificate")
         if self.passwords is None or (username is not None and self.passwords.get(username) == password):
             return User(role=UserRole.User, name=username)
         return None
@@ -82,14 +116,68 @@ async def _build() -> Server:
     await server.init()
     server.disable_clock()
     server.set_endpoint("opc.tcp://127.0.0.1:0/press")
+    server.iserver.private_key, server.iserver.certificate = self_signed("urn:plant:server")
+    server.set_security_policy(_POLICIES)
     press, oven = await server.register_namespace(PRESS), await server.register_namespace(OVEN)
     for name, (value, kind) in _PRESS_NODES.items():
         await server.nodes.objects.add_variable(_named(name, press), name, value, kind)
     await server.nodes.objects.add_variable(_named("Temperature", oven), "OvenTemperature", 900.0, _Type.Double)
+    await _add_structures(server, press)
     await server.start()
     assert server.bserver is not None
     await server.bserver.stop()
     return server
+
+
+def _packed(value: Any, encoding: ua.NodeId) -> ua.ExtensionObject:
+    """As it goes over the line."""
+    return ua.ExtensionObject(encoding, ua.ByteString(struct_to_binary(value)))
+
+
+async def _add_structures(server: Server, press: int) -> None:
+    """Types of the server's own, and variables of them: nothing changes these values."""
+    state = await new_enum(server, press, "State", ["Idle", "Running", "Fault"])
+    axis, [axis_encoding] = await new_struct(
+        server,
+        press,
+        "Axis",
+        [
+            new_struct_field("Speed", _Type.Double),
+            new_struct_field("State", state),
+            new_struct_field("Warning", _Type.String, optional=True),
+        ],
+    )
+    robot, [robot_encoding] = await new_struct(
+        server,
+        press,
+        "Robot",
+        [
+            new_struct_field("Name", _Type.String),
+            new_struct_field("Axes", axis, array=True),
+            new_struct_field("Home", axis),
+            new_struct_field("Limits", _Type.Int16, array=True),
+            new_struct_field("Since", ua.NodeId(ua.Int32(ObjectIds.UtcTime))),
+            new_struct_field("Id", _Type.Guid),
+        ],
+    )
+    known: Any = await server.load_data_type_definitions()
+    axes = [known["Axis"](Speed=1.5, State=known["State"].Running), known["Axis"](Speed=2.5, Warning="hot")]
+    robot_now = known["Robot"](
+        Name="Anna", Axes=axes, Home=known["Axis"](Speed=0.5), Limits=[-1, 7], Since=NOON, Id=UUID(int=5)
+    )
+    packed_robot = _packed(robot_now, robot_encoding.nodeid)
+    packed_axes = [_packed(each, axis_encoding.nodeid) for each in axes]
+    for encoding in (robot_encoding.nodeid, axis_encoding.nodeid):
+        del ua.extension_objects_by_typeid[encoding]  # our driver, in the same process, must find out by itself
+    for name, value, kind, data_type in (
+        ("Robot", packed_robot, _Type.ExtensionObject, robot.nodeid),
+        ("Axes", packed_axes, _Type.ExtensionObject, axis.nodeid),
+        ("State", 1, _Type.Int32, state.nodeid),
+        ("States", [2, 0], _Type.Int32, state.nodeid),
+        ("Matrix", [[1, 2, 3], [4, 5, 6]], _Type.Int32, None),
+        ("Range", ua.Range(Low=-1.0, High=99.0), _Type.ExtensionObject, None),
+    ):
+        await server.nodes.objects.add_variable(_named(name, press), name, value, kind, data_type)
 
 
 class OpcuaServer:
@@ -126,6 +214,8 @@ class OpcuaServer:
 
     async def start(self) -> None:
         self.admit(None)
+        self.show_certificate(self.certificate)
+        self.internal.certificate_validator = None
         await self._name_namespaces([PRESS, OVEN])
         for name, (value, kind) in _PRESS_NODES.items():
             await self.set(name, value, kind)
@@ -217,9 +307,42 @@ class OpcuaServer:
     def _monitored(self, event: Any, _: Any) -> None:
         self.item_sizes.append(len(event.request_params.ItemsToCreate))
 
+    @property
+    def certificate(self) -> bytes:
+        """The server's own (DER)."""
+        return bytes(self.internal.certificate.public_bytes(Encoding.DER))
+
+    def renew_certificate(self) -> None:
+        """Another key and certificate, from the next `restore` on."""
+        key, made = self_signed("urn:plant:server")
+        self.internal.private_key, self.internal.certificate = key, made
+        for policy in self._server._policies:
+            policy.private_key, policy.certificate = key, made
+        self.show_certificate(self.certificate)
+
+    def show_certificate(self, certificate: bytes) -> None:
+        """What the endpoints show, whether the server holds its key or not."""
+        for endpoint in self.internal.endpoints:
+            endpoint.ServerCertificate = certificate
+
+    def trust_clients(self, *certificates: bytes) -> None:
+        """Reject every client whose certificate (DER) is not among these."""
+
+        async def validate(given: x509.Certificate, _: Any) -> None:
+            if given.public_bytes(Encoding.DER) not in certificates:
+                raise ServiceError(StatusCodes.BadCertificateUntrusted)
+
+        self.internal.certificate_validator = validate
+
+    def admit_certificate(self, certificate: bytes) -> None:
+        """A user with this certificate (DER), and nobody else."""
+        self.admit({})
+        self.internal.user_manager.certificates = {certificate}
+
     def admit(self, passwords: dict[str, str] | None) -> None:
         """The users with their passwords; None: everybody, anonymous too."""
         self.internal.user_manager.passwords = passwords
+        self.internal.user_manager.certificates = set()
 
 
 @asynccontextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from agent.commands import doubt
 from agent.commands.findings import Finding, Mark, lines, split
 from agent.commands.init import example
 from agent.commands.polling import Latest, shown
+from agent.outbox.contract import HIGH, LOW, NORMAL
 from agent.settings import Configuration, SettingsError
 from protocols.field.contract import Group, Scan, Tag, ValueType
 
@@ -62,6 +65,13 @@ def test_a_good_one_is_ready_to_be_wired(tmp_path: Path) -> None:
     assert configuration.settings.data_dir == "/var/lib/holdfast"
 
 
+@pytest.mark.parametrize(("word", "priority"), [("low", LOW), ("normal", NORMAL), ("high", HIGH), (None, NORMAL)])
+def test_a_group_has_a_priority(tmp_path: Path, word: str | None, priority: int) -> None:
+    given = {} if word is None else {"priority": word}
+    configuration = read(tmp_path, changed(lambda document: document["devices"][0]["groups"][0].update(given)))
+    assert configuration.devices[0].groups[0].priority == priority
+
+
 def test_flags_and_variables_go_first(tmp_path: Path) -> None:
     path = tmp_path / "agent.yaml"
     path.write_text(changed(lambda document: None))
@@ -82,6 +92,36 @@ def test_the_hash_tells_configurations_apart_and_knows_no_password(tmp_path: Pat
     assert hash_of() == hash_of()
     assert hash_of() != hash_of(host="10.0.0.1")
     assert hash_of(username="u", password="one") == hash_of(username="u", password="two")
+    other_tag = changed(lambda document: document["devices"][0]["groups"][0]["tags"][0].update(address=40002))
+    assert read(tmp_path, other_tag).hash != hash_of()
+
+
+def test_reading_takes_little_memory_per_tag(tmp_path: Path) -> None:
+    """What is needed only for a mistake's place, or as a copy, would be the most that the agent ever takes."""
+    count = 4000
+    tags = [{"name": f"t{number}", "address": f"holding:{number}"} for number in range(count)]
+    text = changed(lambda document: document["devices"][0]["groups"][0].update(tags=tags))
+    read(tmp_path, changed(lambda document: None))  # all modules are loaded by this
+    tracemalloc.start()
+    try:
+        read(tmp_path, text)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes / count < 2000  # 2,800 with every place noted and the whole file as one text
+
+
+def test_opc_ua_without_its_package_is_told_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "asyncua", None)  # for imports, as if it were not installed
+    document = yaml.safe_load(yaml.safe_dump(GOOD))
+    tag = {"name": "t", "node": "ns=2;s=t", "type": "float64"}
+    own = {"protocol": "opcua", "url": "opc.tcp://10.0.0.6", "groups": [{"tags": [tag]}]}
+    document["devices"] = [{"name": "oven", "machine": "oven-1", **own}]
+    [problem] = problems(tmp_path, yaml.safe_dump(document, sort_keys=False))
+    assert problem.partition(" devices[0]: ")[2] == (
+        "protocol opcua needs the package asyncua, which is not installed here; install it with: "
+        "pip install 'holdfast[opcua]', or from locks/gateway-opcua.txt"
+    )
 
 
 TWICE = """\
@@ -192,7 +232,9 @@ def test_the_defaults_that_the_example_tells_are_the_real_ones(tmp_path: Path) -
         "broker.mqtt_version": "auto", "broker.keep_alive_s": "20", "devices[0].port": "502",
         "devices[0].unit_id": "1", "devices[0].timeout_s": "1.0", "devices[0].order": "ABCD",
         "devices[0].max_registers": "125", "devices[0].max_gap": "16", "devices[1].timeout_s": "4.0",
-        "devices[1].groups[0].mode": "subscribe",
+        "devices[1].groups[0].mode": "subscribe", "outbox.when_full": "drop_oldest", "outbox.age_max_s": "0",
+        "outbox.grace_s": "86400", "outbox.free_disk_bytes": "0", "uplink.backlog_bytes_per_s": "4000000",
+        "devices[0].groups[0].priority": "normal",
     }  # fmt: skip
     told = example()
     for path, value in values.items():

@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.batcher import BATCH_BYTES_MAX, Batcher, Filled
+from agent.batcher import BATCH_BYTES_MAX, Batcher, Filled, Made
 from agent.blocks import REASON_MAX, block
 from agent.definitions import SelfContained
+from agent.outbox.contract import HIGH, LOW, Lane
 from protocols.field.contract import Group, Scan, Tag
 from protocols.uplink.batch import SEQ_MAX, Batch
 from protocols.uplink.columns import TEXT_MAX
@@ -136,6 +137,29 @@ def test_a_reason_stands_at_its_value_not_at_its_row() -> None:
 
 def test_a_tag_that_no_scan_holds_has_no_column() -> None:
     assert [c.name for c in block(AB, [Scan(AB, TIME, [1], indexes=[1])]).columns] == ["b"]
+
+
+def test_priorities_have_batches_of_their_own() -> None:
+    collected = batcher()
+    for name, priority in (("slow", LOW), ("fast", HIGH), ("slower", LOW)):
+        one = replace(group("plc-1", name, **{name: ValueType.BOOL}), priority=priority)
+        collected.add(Scan(one, TIME, [True]))
+    drained = collected.drain()
+    assert [(f.draft.machine, f.draft.priority, f.draft.readings) for f in drained] == [
+        ("press", LOW, 2),
+        ("press", HIGH, 1),
+    ]
+    assert [len(batch.blocks) for _, batch in sent(drained)] == [2, 1]
+
+
+def test_what_was_encoded_last_is_at_hand() -> None:
+    collected = batcher()
+    collected.add(Scan(AB, TIME, [1.5, 1]))
+    [filled] = collected.drain()
+    assert filled.made is None
+    filled.draft.encode(EPOCH, 6)
+    encoded = filled.draft.encode(EPOCH, 7)
+    assert filled.made == Made(Lane("press", EPOCH), 7, encoded)
 
 
 def test_nothing_in_nothing_out() -> None:

@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import struct
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import codec, limits_codec, limits_store, mixes, recordings, wire
+from bench.limits_store import Readings, Stored
 from bench.peers import gorilla
 from bench.processes import RunFailed
 from bench.recordings import Recording, RecordingError, Tag
@@ -237,9 +239,10 @@ def test_gorilla_times_of_a_regular_block_cost_little() -> None:
     assert row.peers["Gorilla, times and values"] == pytest.approx((values + times) / 240)
 
 
-def test_bare_executemany_stores_and_counts(tmp_path: Path) -> None:
-    messages = [[(series, time_us, 0.5, 0) for series in range(3)] for time_us in range(4)]
-    stored = limits_store.executemany(tmp_path / "bare.db", messages)
-    assert stored.rows == 12
+@pytest.mark.parametrize("write", [limits_store.executemany, limits_store.inserts])
+def test_bare_writing_stores_and_counts(tmp_path: Path, write: Callable[[Path, Sequence[Readings]], Stored]) -> None:
+    messages = [[(series, time_us, 0.5, 0) for series in range(210)] for time_us in range(4)]
+    stored = write(tmp_path / "bare.db", messages)
+    assert stored.rows == 840
     with pytest.raises(RunFailed, match="distinct"):
-        limits_store.executemany(tmp_path / "twice.db", [messages[0], messages[0]])
+        write(tmp_path / "twice.db", [messages[0], messages[0]])

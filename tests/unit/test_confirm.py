@@ -25,6 +25,9 @@ def test_the_keys_on_the_wire() -> None:
         "schemaVersion": 1,
         "timestamp": 5,
         "machines": {"m": {"epoch": "00ff", "through": 3, "highest": 9, "missing": [[5, 6]], "definitions": []}},
+        "others": {},
+        "fenced": "",
+        "fencedInstance": "",
     }
     assert decode(said.encode()) == said
 
@@ -36,6 +39,11 @@ def test_what_a_receiver_need_not_say_and_what_a_newer_one_may() -> None:
 
 
 STRANGE: dict[str, tuple[bytes, str]] = {
+    "a key twice": (b'{"timestamp":1,"machines":{},"machines":{}}', "a key stands twice in one object"),
+    "a key twice, inside": (
+        b'{"timestamp":1,"machines":{"m":{"epoch":"","through":1,"through":9}}}',
+        "a key stands twice in one object",
+    ),
     "nothing": (b"", "message: Invalid JSON"),
     "binary": (b"\xff\x00", "message: Invalid JSON"),
     "a number": (b"7", "message: Input should be an object"),

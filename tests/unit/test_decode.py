@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import msgpack
@@ -14,11 +15,12 @@ from hypothesis import strategies as st
 from cloud import decode
 from cloud.commands.payload import explained, hex_head
 from cloud.decode import Undefined
-from cloud.store.contract import Beat, Defined, Telemetry, Undecodable
-from protocols.uplink import definition, envelope, status
+from cloud.store.contract import Beat, Defined, Number, Telemetry, Undecodable
+from protocols.uplink import definition, envelope, frames, status
 from protocols.uplink.batch import Batch, Block, Column
 from protocols.uplink.definition import Definition
 from protocols.uplink.link import Delivery
+from protocols.uplink.mark import mark
 from protocols.uplink.status import GatewayInfo, Status
 from protocols.uplink.topics import DefinitionTopic, GatewayTopic, MachineTopic, Plant
 from protocols.values import ValueType
@@ -90,7 +92,66 @@ def test_anything_can_be_explained_to_a_person(topic: str, payload: bytes) -> No
 def test_telemetry() -> None:
     payload = envelope.encode(BATCH)
     item = decode.item(PRESS.telemetry, payload, False, 9)
-    assert item == Telemetry(PRESS, BATCH, payload, envelope.digest(payload), 9)
+    assert isinstance(item, Telemetry)
+    assert plain(item.batch) == BATCH
+    assert replace(item, batch=BATCH) == Telemetry(PRESS, BATCH, payload, envelope.digest(payload), 9)
+
+
+def plain(batch: Batch) -> Batch:
+    """With columns in plain lists, whichever way it was read."""
+    blocks = [
+        Block(block.device, list(block.times_us), [replace(one, values=list(one.values)) for one in block.columns])
+        for block in batch.blocks
+    ]
+    return replace(batch, blocks=blocks)
+
+
+def test_a_mark_is_no_part_of_the_message_and_stays_with_what_is_kept() -> None:
+    payload = envelope.encode(BATCH)
+    item = decode.item(PRESS.telemetry, mark(payload), False, 9)
+    assert isinstance(item, Telemetry)
+    assert (item.historical, item.payload, item.digest) == (True, mark(payload), envelope.digest(payload))
+    junk = decode.item(PRESS.telemetry, mark(b"?"), False, 9)
+    assert isinstance(junk, Undecodable)
+    assert junk.payload == mark(b"?")
+    twice = decode.item(PRESS.telemetry, mark(mark(payload)), False, 9)
+    assert isinstance(twice, Undecodable | Telemetry)
+
+
+def number(payload: bytes) -> Number | None:
+    item = decode.item(PRESS.telemetry, payload, False, 9, lambda _, ref: SAID if ref == REF else None)
+    assert isinstance(item, Undecodable)
+    return item.number
+
+
+def test_the_number_of_what_is_refused_is_recognised_where_it_can_be() -> None:
+    seven = Number(PRESS, "gw-1", "a1b2", 7)
+    assert number(frames.pack([1, "gw-1", b"\xa1\xb2", 7, "no blocks"])) == seven
+    assert number(frames.pack([2, 7, [[REF, [b"\x01\x02\x03"]]]])) == seven
+    said = {"schemaVersion": 9, "seq": 7, "gateway": "gw-1", "epoch": "a1b2"}
+    assert number(json.dumps(said).encode()) == seven
+    assert number(b'{"seq": 7}') == Number(PRESS, "", "", 7)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"junk",
+        frames.pack([1, "gw-1", b"\xa1\xb2", 0, []])[:-1],
+        frames.pack([1, "gw-1", b"\xa1\xb2", 0, []]),
+        frames.pack([1, "gw-1", b"\xa1\xb2", True, 5]),
+        frames.pack([1, 5, b"\xa1\xb2", 7, 5]),
+        frames.pack([3, "gw-1", b"\xa1\xb2", 7, []]),
+        frames.pack([2, 7, []]),
+        b'{"seq": 1.5}',
+        b'{"seq": 9223372036854775808}',
+        b'{"seq": 7, "epoch": 5}',
+        b'{"seq": 7, "gateway": null}',
+    ],
+)
+def test_a_number_that_cannot_be_told_is_none(payload: bytes) -> None:
+    assert number(payload) is None
 
 
 @pytest.mark.parametrize("retained", [True, False])
@@ -157,7 +218,7 @@ def test_telemetry_that_refers_to_what_is_known() -> None:
 
     item = decode.item(PRESS.telemetry, REFERRING, False, 9, find)
     assert isinstance(item, Telemetry)
-    assert item.batch == BATCH
+    assert plain(item.batch) == BATCH
     assert item.payload == REFERRING
     assert asked == [(PRESS, REF)]
 
@@ -167,7 +228,7 @@ def test_telemetry_that_refers_to_what_is_not_known_is_no_item_for_the_store() -
         7, [definition.pack_referring(BATCH.blocks[0], ref, SAID) for ref in (REF, b"other-", REF, b"known-")]
     )
     found = decode.item(PRESS.telemetry, twice, False, 9, lambda _, ref: SAID if ref == b"known-" else None)
-    assert found == Undefined(PRESS, (REF, b"other-"))
+    assert found == Undefined(PRESS, (REF, b"other-"), twice, 9)
 
 
 def test_a_definition_counts_for_what_stands_behind_it() -> None:

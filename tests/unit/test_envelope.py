@@ -172,6 +172,21 @@ def test_quality_as_word_or_code() -> None:
     assert [c.quality for c in cols] == [[0x40000000], [0x80050000], None]
 
 
+def with_window_of(log: int, raw: bytes, *, declared: bool) -> bytes:
+    """`raw`, uncompressed, in a frame with a window of 2^log bytes (RFC 8878, 3.1.1)."""
+    size = len(raw).to_bytes(4, "little") if declared else b""
+    block = (len(raw) << 3 | 1).to_bytes(3, "little") + raw
+    return b"\x28\xb5\x2f\xfd" + bytes([0x80 if declared else 0, (log - 10) << 3]) + size + block
+
+
+def test_a_window_counts_only_where_the_size_is_not_declared() -> None:
+    text = json_with(values={"t": "x" * 5000})
+    assert frames.unpack(with_window_of(23, text, declared=False)) == json.loads(text)
+    assert frames.unpack(with_window_of(27, text, declared=True)) == json.loads(text)
+    with pytest.raises(frames.FrameError, match=r"^zstd: .*memory"):
+        frames.unpack(with_window_of(24, text, declared=False))
+
+
 def bomb(size: int) -> bytes:
     return zstandard.ZstdCompressor().compress(b"\x00" * size)
 
@@ -213,9 +228,9 @@ STRANGE: dict[str, tuple[bytes, str]] = {
     "zstd bomb without size": (undeclared_bomb(64 << 20), "expands to more"),
     "gzip bomb": (gzip.compress(b"\x00" * (17 << 20)), "expands to more"),
     "zstd in zstd": (zstandard.ZstdCompressor().compress(GOOD), "unknown form"),
-    "zstd cut": (GOOD[:-3], "zstd"),
+    "zstd cut": (GOOD[:-3], "zstd: the frame is cut short"),
     "zstd flipped": (GOOD[:-1] + bytes([GOOD[-1] ^ 1]), "zstd"),
-    "zstd with more behind": (GOOD + b"x", "unused data"),
+    "zstd with more behind": (GOOD + b"x", "zstd: more bytes follow"),
     "zlib cut": (zlib.compress(json_with())[:-4], "cut short"),
     "gzip with more behind": (gzip.compress(json_with()) + b"x", "more bytes follow"),
     "deep MessagePack": (b"\x91" * 2000 + b"\xc0", "MessagePack"),

@@ -10,24 +10,45 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.heartbeat import DROPPED_TOLD_MAX, REASON_MAX, Figures, FillRate, build, clock_synchronised, internet
-from agent.outbox.contract import Dropped, Held, OutboxStats
+from agent.heartbeat import (
+    DROPPED_TOLD_MAX,
+    RATE_SAMPLES,
+    REASON_MAX,
+    Figures,
+    FillRate,
+    build,
+    clock_synchronised,
+    internet,
+    room_bytes,
+)
+from agent.outbox.contract import Dropped, Held, Lane, OutboxStats
 from agent.poller import DeviceState
-from protocols.uplink.status import STATUS_BYTES_MAX, Status, decode
+from protocols.uplink.status import OTHERS_MAX, STATUS_BYTES_MAX, Status, decode
 
+PRESS, OVEN = Lane("press", "00ff"), Lane("oven", "00ff")
 NOW_US = 1_700_000_000_123_456
 FIGURES = Figures(
     thing="gw-1",
     version="1.2.3",
     session=12,
     epoch="00ff",
+    instance="abcdef",
+    host="gateway-7",
     now_us=NOW_US,
     uptime_s=3600.9,
     broker_host="broker.example.com",
-    stats=OutboxStats(batches=3, bytes=12_345, limit_bytes=1 << 30, oldest_us=NOW_US - 61_999_999, dropped=4),
+    stats=OutboxStats(
+        batches=3,
+        bytes=12_345,
+        limit_bytes=1 << 30,
+        oldest_us=NOW_US - 61_999_999,
+        dropped=4,
+        kept_bytes=99,
+        dropped_readings=400,
+    ),
     full_in_s=77,
-    held={"press": Held(118, 120, (Dropped(3, 9, "outbox full"),)), "oven": Held(6, 5)},
-    sent={"press": 119},
+    held={PRESS: Held(120, ((118, 120),), dropped=(Dropped(3, 9, "outbox full"),)), OVEN: Held(5)},
+    sent={PRESS: 119},
     devices={
         "plc-1": ("press", DeviceState("ok", NOW_US - 5_000_000, "", 42)),
         "plc-2": ("oven", DeviceState("away", NOW_US, "plc-2: no answer", 7, failures=3)),
@@ -35,6 +56,7 @@ FIGURES = Figures(
     readings_lost=2,
     clock_synchronised=True,
     config_hash="abcd",
+    certificate_days_left=17,
 )
 
 
@@ -64,7 +86,10 @@ def test_every_figure_is_in_its_place() -> None:
         "plc-2: no answer",
         7,
     )
-    assert status.dropped_count == 6
+    assert (status.dropped_count, status.dropped_readings) == (4, 402)
+    assert (status.instance, status.host, status.certificate_days_left) == ("abcdef", "gateway-7", 17)
+    assert buffer.kept_bytes == 99
+    assert status.others == {}
     assert status.clock is not None
     assert status.clock.synchronised is True
     assert status.config_hash == "abcd"
@@ -115,7 +140,7 @@ def test_the_worst_case_is_a_message_that_the_receiver_takes() -> None:
     dropped = tuple(Dropped(2 * n, 2 * n, "outbox full") for n in range(1, DROPPED_TOLD_MAX + 50))
     status = told(
         devices={"plc-1": ("press", DeviceState("away", NOW_US, "x" * 10_000))},
-        held={"press": Held(1, 2, dropped)},
+        held={PRESS: Held(2, ((1, 2),), dropped=dropped)},
     )
     assert status.devices["plc-1"].reason == "x" * REASON_MAX
     assert len(status.machines["press"].dropped) == DROPPED_TOLD_MAX
@@ -124,51 +149,100 @@ def test_the_worst_case_is_a_message_that_the_receiver_takes() -> None:
     assert len(build(replace(FIGURES, devices=many)).encode()) < STATUS_BYTES_MAX
 
 
+def test_other_epochs_are_told_beside_the_present_one() -> None:
+    """Another priority's, and those of an earlier life."""
+    high, old = Lane("press", "11"), Lane("oven", "22")
+    dropped = (Dropped(2, 2, "gone"),)
+    status = told(held={PRESS: Held(9), high: Held(7), old: Held(3, dropped=dropped)}, sent={high: 6})
+    assert status.machines.keys() == {"press"}
+    assert {name: {epoch: one.last_seq for epoch, one in of.items()} for name, of in status.others.items()} == {
+        "press": {"11": 7},
+        "oven": {"22": 3},
+    }
+    assert status.others["press"]["11"].sent_seq == 6
+    assert status.others["oven"]["22"].dropped == [(2, 2, "gone")]
+
+
+def test_of_too_many_epochs_those_go_first_that_somebody_waits_for() -> None:
+    idle = {Lane("press", f"{at:04x}"): Held(1) for at in range(OTHERS_MAX + 5)}
+    waiting = {Lane("press", f"{at:04x}"): Held(1, ((1, 1),)) for at in range(100, 103)}
+    others = told(held={**idle, **waiting}).others["press"]
+    assert len(others) == OTHERS_MAX
+    assert {lane.epoch for lane in waiting} <= others.keys()
+
+
 def test_a_drivers_words_are_never_what_stops_the_heartbeat() -> None:
     status = told(devices={"plc-1": ("press", DeviceState("away", NOW_US, "half \ud800 a\x00character\n"))})
     assert status.devices["plc-1"].reason == "half ? a\x00character\n"
 
 
-# --- how fast the buffer fills ---------------------------------------------------------------------------------------
+# --- how long the buffer lasts ---------------------------------------------------------------------------------------
 
 
-def test_time_left_is_what_is_free_at_the_rate_so_far() -> None:
+def test_the_time_left_is_the_room_at_the_rate_at_which_batches_come() -> None:
     rate = FillRate()
-    assert rate.full_in_s(0.0, 0, 1000) is None  # nothing to compare with
-    assert rate.full_in_s(10.0, 100, 1000) == 90
-    assert rate.full_in_s(20.0, 200, 1000) == 80
-    assert rate.full_in_s(30.0, 1000, 1000) == 0
-    assert rate.full_in_s(40.0, 2000, 1000) == 0  # beyond the limit there is no time left, and none is owed
+    assert rate.lasts_s(1000) is None
+    rate.stored(0.0, 0)
+    assert rate.lasts_s(1000) is None, "nothing to compare with"
+    rate.stored(10.0, 100)
+    assert rate.lasts_s(1000) == 100
+    assert rate.lasts_s(1000) == 100, "asking changes nothing"
+    assert rate.lasts_s(0) == 0
+    rate.stored(20.0, 100)
+    assert rate.lasts_s(1000) == 200
 
 
-def test_a_buffer_that_drains_or_stands_still_is_not_filling() -> None:
+def test_where_nothing_comes_it_lasts_for_ever() -> None:
     rate = FillRate()
-    for at, held in enumerate([500, 500, 400, 100]):
-        assert rate.full_in_s(10.0 * at, held, 1000) is None
+    for at in range(4):
+        rate.stored(10.0 * at, 500)
+    assert rate.lasts_s(1000) is None
 
 
 def test_two_samples_at_once_say_nothing() -> None:
     rate = FillRate()
-    rate.full_in_s(5.0, 0, 1000)
-    assert rate.full_in_s(5.0, 500, 1000) is None
-    assert rate.full_in_s(5.5, 900, 1000) is None
+    rate.stored(5.0, 0)
+    rate.stored(5.5, 900)
+    assert rate.lasts_s(1000) is None
 
 
 def test_what_was_long_ago_is_forgotten() -> None:
     rate = FillRate()
-    rate.full_in_s(0.0, 1_000_000, 10_000_000)
-    for at in range(1, 200):
-        left = rate.full_in_s(10.0 * at, 1000 * at, 10_000_000)
-    assert left == (10_000_000 - 199_000) / 100
+    rate.stored(0.0, 0)
+    for at in range(1, 2 * RATE_SAMPLES):
+        rate.stored(4.0 * at, 1_000_000 + 400 * at)
+    assert rate.lasts_s(1000) == 10
 
 
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.integers(0, 2**40)), max_size=80), st.integers(0, 2**40))
-def test_no_figures_make_it_fail(samples: list[tuple[float, int]], limit_bytes: int) -> None:
-    rate, now_s = FillRate(), 0.0
-    for step_s, held in samples:
-        now_s += step_s
-        left = rate.full_in_s(now_s, held, limit_bytes)
+def test_no_figures_make_it_fail(samples: list[tuple[float, int]], room: int) -> None:
+    rate, now_s, ever = FillRate(), 0.0, 0
+    for step_s, more in samples:
+        now_s, ever = now_s + step_s, ever + more
+        rate.stored(now_s, ever)
+        left = rate.lasts_s(room)
         assert left is None or left >= 0
+
+
+@pytest.mark.parametrize(
+    ("waiting", "kept", "disk_free", "leave_free", "room"),
+    [
+        (0, 0, None, 0, 1000),
+        (300, 0, None, 0, 700),
+        (300, 600, None, 0, 700),  # what is kept gives way
+        (300, 0, 5000, 0, 700),
+        (300, 0, 100, 0, 100),
+        (300, 200, 100, 0, 300),  # its place in the file is used again
+        (300, 0, 5000, 4900, 100),
+        (300, 0, 100, 4900, 0),
+        (1300, 0, None, 0, 0),
+    ],
+)
+def test_the_room_is_bounded_by_the_limit_and_by_the_disk(
+    waiting: int, kept: int, disk_free: int | None, leave_free: int, room: int
+) -> None:
+    stats = OutboxStats(1, waiting, 1000, None, 0, kept_bytes=kept, disk_free_bytes=disk_free)
+    assert room_bytes(stats, leave_free) == room
 
 
 # --- the internet, the clock -----------------------------------------------------------------------------------------

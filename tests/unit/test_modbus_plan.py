@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -10,12 +10,8 @@ from hypothesis import strategies as st
 
 from protocols.field.modbus_address import Table, parse, place
 from protocols.field.modbus_plan import (
-    EXTRA_PER_READ,
-    RETRY_EVERY,
     Block,
-    Branch,
     Limits,
-    Round,
     Span,
     plan,
     split,
@@ -202,116 +198,3 @@ def test_splits_at_the_widest_gap_else_in_the_middle_never_within_one_place() ->
     assert cut(holding(0, 2), holding(1)) == [(0, 2), (1, 1)]
     assert cut(holding(5), holding(5)) is None
     assert cut(holding(5)) is None
-
-
-class Device:
-    """What the driver does with branches, against a device given as a rule: block → exception code or 0."""
-
-    def __init__(self, spans: Sequence[Span], rule: Callable[[Block], int]) -> None:
-        self.rule = rule
-        self.branches: list[Branch[None]] = [Branch(block) for block in plan(spans, STANDARD)]
-        self.requests = 0  # of the last read
-        self.count = len(spans)
-
-    def read(self) -> set[int]:
-        """The indexes of the spans that could be read."""
-        self.requests = 0
-        good: list[int] = []
-        round_ = Round(self.branches)
-        while (branch := round_.next()) is not None:
-            self.requests += 1
-            if code := self.rule(branch.block):
-                round_.refuse(branch, code)
-            else:
-                branch.answered()
-                good.extend(branch.block.members)
-        bad = [index for branch in round_.refused for index in branch.block.members]
-        assert all(branch.code for branch in round_.refused)
-        assert sorted(good + bad) == list(range(self.count)), "each tag is either read or refused, and once"
-        return set(good)
-
-
-def hole_at(*missing: int) -> Callable[[Block], int]:
-    return lambda block: 2 * any(block.address <= place < block.address + block.count for place in missing)
-
-
-def test_one_bad_address_costs_one_tag() -> None:
-    device = Device([holding(n) for n in range(100)], hole_at(37))
-    assert device.read() == set(range(100)) - {37}
-    assert device.requests <= 15
-    assert device.read() == set(range(100)) - {37}
-    assert device.requests <= 7
-
-
-def test_a_gap_that_cannot_be_read_costs_no_tag() -> None:
-    device = Device([holding(n) for n in (0, 1, 2, 10, 11)], hole_at(5))
-    assert device.read() == {0, 1, 2, 3, 4}
-    assert device.read() == {0, 1, 2, 3, 4}
-    assert device.requests == 2
-
-
-def test_a_device_with_a_smaller_limit_is_read_in_smaller_pieces() -> None:
-    device = Device([holding(n) for n in range(125)], lambda block: 3 * (block.count > 32))
-    assert device.read() == set(range(125))
-    assert device.read() == set(range(125))
-    assert device.requests == 4
-
-
-def test_what_was_refused_is_tried_again_now_and_then_and_found_back() -> None:
-    device = Device([holding(n) for n in range(64)], hole_at(9))
-    device.read()
-    device.read()
-    usual = device.requests
-    asked = []
-    for _ in range(2 * RETRY_EVERY):
-        device.read()
-        asked.append(device.requests)
-    assert sum(asked) <= 2 * RETRY_EVERY * usual + 2
-    device.rule = hole_at()
-    for _ in range(8 * RETRY_EVERY):
-        assert device.read() >= set(range(64)) - {9}
-    assert device.read() == set(range(64))
-    assert device.requests == 1
-
-
-def test_a_device_that_refuses_everything_is_not_flooded() -> None:
-    device = Device([holding(n) for n in range(1000)], lambda block: 2)
-    for _ in range(40):
-        assert device.read() == set()
-        assert device.requests <= 8 + EXTRA_PER_READ + 2
-    device.rule = hole_at()
-    for _ in range(12 * RETRY_EVERY):
-        device.read()
-    assert len(device.read()) == 1000
-    assert device.requests == 8
-
-
-def test_other_exceptions_divide_nothing() -> None:
-    device = Device([holding(n) for n in range(100)], lambda block: 6)
-    for _ in range(3):
-        assert device.read() == set()
-        assert device.requests == 1
-    device.rule = hole_at()
-    assert len(device.read()) == 100
-
-
-def test_after_a_reconnect_what_rested_is_asked_at_once() -> None:
-    device = Device([holding(n) for n in range(8)], hole_at(3))
-    device.read()
-    device.rule = hole_at()
-    assert device.read() == set(range(8)) - {3}
-    for branch in device.branches:
-        branch.wake()
-    assert device.read() == set(range(8))
-
-
-@unhurried
-@given(st.lists(st.builds(holding, st.integers(0, 40), st.integers(1, 3)), max_size=25), st.sets(st.integers(0, 43)))
-def test_in_the_end_exactly_the_tags_on_missing_addresses_are_bad(spans: list[Span], missing: set[int]) -> None:
-    device = Device(spans, hole_at(*missing))
-    for _ in range(6):
-        good = device.read()
-        assert device.requests <= len(spans) + EXTRA_PER_READ + 1
-    assert good == {
-        index for index, span in enumerate(spans) if not missing.intersection(range(span.address, span.end))
-    }

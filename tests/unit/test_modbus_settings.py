@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
-from protocols.field.contract import ValueType
-from protocols.field.modbus import Settings, TagSettings, tag
+from protocols.field.contract import Group, ValueType
+from protocols.field.modbus import Settings, TagSettings, driver, tag
 from protocols.field.modbus_address import Table
 
 
@@ -139,3 +141,16 @@ def test_every_key_is_described(model: type[Settings | TagSettings]) -> None:
 def test_integers_may_stand_for_floats() -> None:
     assert Settings.model_validate({"host": "plc", "timeout_s": 2}).timeout_s == 2.0
     assert settings(address=40001, scale=10).scale == 10.0
+
+
+def test_the_examples_of_the_document_are_valid() -> None:
+    document = (Path(__file__).parents[2] / "docs" / "modbus.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```yaml\n(.*?)```", document, re.DOTALL)
+    assert len(examples) == 3
+    for device in (device for example in examples for device in yaml.safe_load(example)["devices"]):
+        own = {key: value for key, value in device.items() if key not in ("name", "machine", "protocol", "groups")}
+        groups = [
+            Group(device["name"], "main", 1.0, tuple(tag(TagSettings.model_validate(one)) for one in group["tags"]))
+            for group in device["groups"]
+        ]
+        assert driver(device["name"], Settings.model_validate(own), groups).requests == 0

@@ -19,6 +19,7 @@ from protocols.field.opcua_errors import (
     status_name,
 )
 from protocols.field.opcua_inbox import BAD_DATA_LOST
+from protocols.field.opcua_settings import Settings
 
 
 def refusal(code: int) -> UaStatusCodeError:
@@ -29,7 +30,7 @@ WHERE = "plc-1 (opcua opc.tcp://10.0.0.5:4840)"
 
 
 def connecting(step: Step, error: Exception, username: str | None = None) -> FieldError:
-    fault = connect_error(step, error, WHERE, 4.0, username)
+    fault = connect_error(step, error, WHERE, 4.0, Settings(url="opc.tcp://10.0.0.5", username=username))
     text = str(fault)
     assert text.startswith(f"{WHERE}: ") and text.endswith(".") and "\n" not in text
     return fault
@@ -65,15 +66,15 @@ def test_a_node_that_fails_is_named_with_what_to_do() -> None:
         (Step.HELLO, TimeoutError(), DeviceAway, "says nothing within 4 s"),
         (Step.HELLO, ConnectionError("connection lost"), DeviceAway, "hangs up or talks differently"),
         (Step.HELLO, refusal(Bad.TCP_ENDPOINT_URL_INVALID), DeviceRefused, "check the path"),
-        (Step.CHANNEL, refusal(Bad.SECURITY_POLICY_REJECTED), DeviceRefused, "encrypted"),
+        (Step.CHANNEL, refusal(Bad.SECURITY_POLICY_REJECTED), DeviceRefused, "does not offer this security"),
         (Step.CHANNEL, ConnectionError("connection lost"), DeviceAway, "hung up"),
         (Step.SESSION, refusal(Bad.TOO_MANY_SESSIONS), DeviceAway, "sessions are taken"),
-        (Step.SESSION, UaError("No matching endpoints: None_, uri"), DeviceRefused, "encrypted"),
+        (Step.SESSION, UaError("No matching endpoints: None_, uri"), DeviceRefused, "does not offer this security"),
         (Step.SESSION, TimeoutError(), DeviceTimeout, "no answer to the session request within 4 s"),
         (Step.USER, refusal(Bad.MAX_CONNECTIONS_REACHED), DeviceAway, "connections are taken"),
         (Step.USER, refusal(Bad.IDENTITY_TOKEN_REJECTED), DeviceRefused, "anonymous"),
         (Step.USER, refusal(0x80040000), DeviceAway, "refused the user with BadResourceUnavailable"),
-        (Step.USER, AttributeError("public_key"), DeviceRefused, "password cannot be sent"),
+        (Step.USER, AttributeError("public_key"), DeviceRefused, "cannot be named"),
         (Step.USER, TimeoutError(), DeviceTimeout, "no answer to the user request"),
     ],
 )

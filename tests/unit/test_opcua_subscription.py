@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from asyncua import ua
 
+from protocols.field.opcua_structures import Types
 from protocols.field.opcua_subscription import MAX_NUMBER, Subscription, Watch, sample_of
 from protocols.field.opcua_values import Sample
 
@@ -18,7 +19,7 @@ class Group:
 
     def __init__(self, timeout_s: float = 2.0) -> None:
         self.told: list[Any] = []
-        watch = Watch(0.5, 500.0, 10, NODES, self._report, self._lost, self._waiting)
+        watch = Watch(0.5, 500.0, 10, NODES, Types(), self._report, self._lost, self._waiting)
         self.parameters = watch.parameters()
         self.subscription = Subscription(watch, timeout_s, 100.0)
         self.subscription.created(
@@ -116,7 +117,7 @@ def test_what_is_monitored_and_has_never_come_is_told_once() -> None:
 def test_a_long_period_is_its_own_keep_alive() -> None:
     parameters = Group().parameters
     assert (parameters.RequestedPublishingInterval, parameters.RequestedMaxKeepAliveCount) == (500.0, 10)
-    watch = Watch(60.0, 60_000.0, 10, NODES, lambda *_: None, lambda _: None, lambda _: None)
+    watch = Watch(60.0, 60_000.0, 10, NODES, Types(), lambda *_: None, lambda _: None, lambda _: None)
     assert watch.parameters().RequestedMaxKeepAliveCount == 1
     assert watch.parameters().RequestedLifetimeCount >= 3  # OPC 10000-4, 5.13.2: at least three keep-alives
 
@@ -124,4 +125,4 @@ def test_a_long_period_is_its_own_keep_alive() -> None:
 def test_parts_that_a_server_leaves_out_have_their_defaults() -> None:
     nothing = ua.DataValue()
     nothing.StatusCode = None
-    assert sample_of(nothing) == Sample("Null", None, False, 0, None, None)
+    assert sample_of(nothing, Types()) == Sample("Null", None, False, 0, None, None)

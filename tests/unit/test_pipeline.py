@@ -14,14 +14,17 @@ from structlog.testing import capture_logs
 from agent import pipeline as module
 from agent.batcher import Batcher
 from agent.definitions import SelfContained
-from agent.outbox.contract import Draft, Outbox, OutboxError
+from agent.outbox.contract import Draft, Lane, Outbox, OutboxError
 from agent.outbox.memory import MemoryOutbox
 from agent.outbox.worker import OutboxWorker
 from agent.pipeline import Pipeline
+from agent.uplink.fresh import Fresh
 from protocols.field.contract import Group, Scan, Tag
 from protocols.uplink.envelope import decode
 from protocols.values import ValueType
 
+EPOCH = "00000000000000aa"
+PRESS = Lane("press", EPOCH)
 GROUP = Group("plc-1", "main", 1.0, (Tag("n", ValueType.INT),))
 LONG_S = 3600.0
 
@@ -35,7 +38,7 @@ class GatedOutbox(MemoryOutbox):
     """Its appends wait while the gate is closed, as on a slow disk. `tries`: appends begun."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(EPOCH)
         self.gate = threading.Event()
         self.gate.set()
         self.begun = threading.Event()
@@ -58,10 +61,12 @@ class Line:
     pipeline: Pipeline = field(init=False)
     news: asyncio.Event = field(default_factory=asyncio.Event)
     appended: int = 0
+    fresh: list[Fresh] = field(default_factory=list)
     rounds: int = 0
 
-    def _on_appended(self) -> None:
+    def _on_appended(self, batches: Sequence[Fresh]) -> None:
         self.appended += 1
+        self.fresh += batches
         self.news.set()
 
     def _on_round(self) -> None:
@@ -77,7 +82,7 @@ class Line:
 
     def stored(self) -> list[int]:
         """The values in the outbox, in order of their batches' numbers."""
-        batches = self.outbox.pending("press", 0, 10_000)
+        batches = self.outbox.pending(PRESS, 1, 10_000, 10_000)
         return [v for b in batches for c in decode(b.payload).blocks[0].columns for v in c.values if isinstance(v, int)]
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -122,6 +127,20 @@ async def test_what_comes_within_an_interval_is_one_batch() -> None:
         assert one.outbox.stats().batches == 2
         assert one.pipeline.readings_stored == 4
         assert one.pipeline.readings_lost == 0
+
+
+async def test_what_was_stored_is_handed_on_as_it_stands_on_disk() -> None:
+    async with line(0.002) as one:
+        one.take(1, 2)
+        async with running(one.pipeline):
+            await one.until(lambda: one.appended == 1)
+            one.take(3)
+            await one.until(lambda: one.appended == 2)
+        stored = one.outbox.pending(PRESS, 1, 9, 9)
+        assert [(batch.lane, batch.seq, batch.payload) for batch in one.fresh] == [
+            (PRESS, batch.seq, batch.payload) for batch in stored
+        ]
+        assert one.pipeline.bytes_stored == sum(len(batch.payload) for batch in stored)
 
 
 async def test_with_no_interval_each_scan_goes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +285,7 @@ async def test_scans_that_come_while_the_disk_is_slow_are_the_next_batch() -> No
             one.outbox.gate.set()
             await one.until(lambda: one.appended == 2)
         assert one.stored() == [1, 2, 3]
-        assert [b.seq for b in one.outbox.pending("press", 0, 9)] == [1, 2]
+        assert [b.seq for b in one.outbox.pending(PRESS, 1, 9, 9)] == [1, 2]
 
 
 class BrokenOutbox(MemoryOutbox):
@@ -295,4 +314,4 @@ async def test_the_worker_finishes_what_was_asked_for_though_nobody_waits() -> N
         await asyncio.gather(asking, return_exceptions=True)
         one.outbox.gate.set()
         held = await one.worker.call(Outbox.held)
-        assert held["press"].last == 1
+        assert held[PRESS].last == 1

@@ -161,3 +161,15 @@ def test_whatever_arrives_in_whatever_order(sequence: list[tuple[type, int, bool
         if heard.alive_us != alive:
             assert make is online and not retained and heard.alive_us == NOW + at
             alive = heard.alive_us
+
+
+def test_another_installation_counts_its_sessions_from_below() -> None:
+    """A new disk, and a clock that is not set yet: its heartbeats must not be taken for history."""
+    old = Status(timestamp=0, state="online", session=1_780_000_000, instance="a" * 16)
+    new = Status(timestamp=0, state="online", session=40, instance="b" * 16)
+    known = hear(Heard(), old, retained=False, received_us=1)
+    after = hear(known, new, retained=False, received_us=2)
+    assert (after.session, after.alive_us, after.status) == (40, 2, new)
+    assert hear(known, new, retained=True, received_us=2) == known
+    assert hear(known, new.model_copy(update={"state": "offline"}), retained=False, received_us=2) == known
+    assert hear(known, old.model_copy(update={"session": 40}), retained=False, received_us=2) == known

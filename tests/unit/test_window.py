@@ -9,254 +9,554 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from agent.uplink.window import RESEND_S, RUN_MAX, Run, Window
+from agent.outbox.contract import HIGH, LOW, NORMAL, Dropped, Held, Lane
+from agent.uplink.window import (
+    ASIDE_MAX,
+    ASIDE_REST_S,
+    BACKLOG_SHARE,
+    LIVE_S,
+    RESEND_S,
+    RESEND_S_MAX,
+    SHARE_MIN,
+    Run,
+    Window,
+)
+from protocols.uplink import ranges
+
+M = Lane("m", "aa")
+OLD = Lane("m", "00")
+FAR = 10 * RESEND_S_MAX
 
 
-def publish(window: Window, run: Run | None, *, size: int = 10, now_s: float = 0.0) -> list[int]:
-    """Publish the whole run; its numbers."""
-    if run is None:
-        return []
-    numbers = list(range(run.first, run.first + run.count))
-    for seq in numbers:
-        window.published(run.machine, seq, size, now_s)
-    return numbers
+def send_live(window: Window, count: int = 999, *, size: int = 10, now_s: float = 0.0) -> list[int]:
+    """Publish up to so many of what goes first; their numbers, whatever their lanes."""
+    sent: list[int] = []
+    while len(sent) < count and (following := window.next_live(now_s)) is not None:
+        window.published(*following, size, now_s, history=False)
+        sent.append(following[1])
+    return sent
 
 
-def window_with(last: int, *, published: int = 0, count_max: int = 500, bytes_max: int = 1 << 20) -> Window:
-    """Machine m holds 1 to `last`, of which 1 to `published` were accepted by the broker at second 0."""
+def send_backlog(window: Window, count: int = 999, *, size: int = 10, now_s: float = 0.0) -> list[int]:
+    """Publish up to so many of the backlog, as the sender does; their numbers."""
+    sent: list[int] = []
+    while len(sent) < count and (run := window.next_run(count - len(sent), now_s)) is not None:
+        for seq in range(run.first, run.last + 1):
+            if not (window.takes_backlog() and window.may_go(run.lane, seq, now_s)):
+                break
+            window.published(run.lane, seq, size, now_s, history=True)
+            sent.append(seq)
+    return sent
+
+
+def held(last: int, first: int = 1, priority: int = NORMAL) -> Held:
+    return Held(last, ((first, last),) if first <= last else (), priority=priority)
+
+
+def append(window: Window, *seqs: int, lane: Lane = M, priority: int = NORMAL, now_s: float = 0.0) -> None:
+    for seq in seqs:
+        assert window.appended(lane, seq, priority, now_s)
+
+
+def connected(count_max: int = 500, bytes_max: int = 1 << 20, backlog: int = 0) -> Window:
+    """Lane M holds 1 to `backlog` from before the connection."""
     window = Window(count_max, bytes_max)
-    window.connected(session_present=True)
-    window.appended("m", 1, last)
-    while window.sent_seq("m") < published:
-        for seq in publish(window, window.take(published - window.sent_seq("m"))):
-            window.accepted("m", seq)
+    window.hold({M: held(backlog)})
+    window.connected(session_present=True, now_s=0.0)
     return window
 
 
-def test_what_was_appended_is_offered_in_order_and_once() -> None:
-    window = window_with(20)
-    assert window.take(5) == Run("m", 1, 5)
-    publish(window, Run("m", 1, 5))
-    assert window.take(99) == Run("m", 6, 15)
-    publish(window, Run("m", 6, 15))
-    assert window.take(99) is None
-    window.appended("m", 1, 21)
-    assert window.take(99) == Run("m", 21, 1)
+def accept(window: Window, *seqs: int, lane: Lane = M) -> None:
+    for seq in seqs:
+        window.accepted(lane, seq)
 
 
-def test_no_room_no_run_and_never_more_than_a_run_at_a_time() -> None:
-    window = window_with(100)
-    assert window.take(0) is None
-    assert window.take(-1) is None
-    assert window.take(1000) == Run("m", 1, RUN_MAX)
+def confirm(window: Window, through: int, *missing: tuple[int, int], highest: int = 0, now_s: float = 0.0) -> int:
+    """Bytes of backlog freed."""
+    return window.confirmed(M, through, highest, list(missing), now_s).freed
 
 
-def test_machines_take_turns() -> None:
+# --- live first ---
+
+
+def test_what_is_appended_goes_at_once_in_order_and_once() -> None:
+    window = connected()
+    append(window, 1, 2, 3)
+    assert send_live(window) == [1, 2, 3]
+    assert window.next_live(0.0) is None
+    assert window.next_run(99, 0.0) is None
+    append(window, 4)
+    assert send_live(window) == [4]
+
+
+def test_what_was_there_before_the_connection_is_backlog_beside_what_is_live() -> None:
+    window = connected(backlog=5)
+    append(window, 6, 7)
+    assert window.next_live(0.0) == (M, 6)
+    assert window.next_run(3, 0.0) == Run(M, 1, 3)
+    assert window.next_live(0.0) == (M, 6), "asking changes nothing"
+    assert send_live(window) == [6, 7]
+    assert send_backlog(window) == [1, 2, 3, 4, 5]
+
+
+def test_what_comes_while_there_is_no_connection_is_backlog() -> None:
+    window = connected()
+    window.disconnected()
+    append(window, 1, 2)
+    window.connected(session_present=True, now_s=1.0)
+    append(window, 3, now_s=1.0)
+    assert send_live(window, now_s=1.0) == [3]
+    assert send_backlog(window, now_s=1.0) == [1, 2]
+
+
+def test_what_could_not_be_sent_for_a_while_is_backlog() -> None:
+    window = connected(count_max=4)
+    append(window, 1, 2, 3, 4, 5, 6)
+    assert send_live(window) == [1, 2, 3, 4]
+    assert window.next_live(LIVE_S * 0.9) is None, "the window is full"
+    append(window, 7, now_s=LIVE_S * 0.9)
+    confirm(window, 4)
+    assert send_live(window, now_s=LIVE_S * 1.2) == [7]
+    assert send_backlog(window, now_s=LIVE_S * 1.2) == [5, 6]
+
+
+def test_the_backlog_leaves_room_for_what_is_live() -> None:
+    window = connected(count_max=40, backlog=100)
+    assert len(send_backlog(window)) == 40 * BACKLOG_SHARE
+    append(window, 101, 102)
+    assert send_live(window) == [101, 102]
+    window = connected(bytes_max=1000, backlog=100)
+    assert len(send_backlog(window, size=10)) == 1000 * BACKLOG_SHARE / 10
+    append(window, 101)
+    assert send_live(window) == [101]
+
+
+def test_numbers_that_the_outbox_gave_by_itself_are_looked_for() -> None:
+    window = connected(backlog=2)
+    append(window, 5)
+    assert send_live(window) == [5]
+    assert send_backlog(window) == [1, 2, 3, 4]
+
+
+# --- whose turn it is ---
+
+
+def test_lanes_take_turns() -> None:
     window = Window()
-    for name in "abc":
-        window.appended(name, 1, 100)
-    first = []
+    lanes = [Lane(name, "aa") for name in "abc"]
+    window.hold({lane: held(100) for lane in lanes})
+    window.connected(session_present=True, now_s=0.0)
+    runs = [window.next_run(2, 0.0) for _ in range(4)]
+    assert runs == [Run(lane, 1, 2) for lane in (*lanes, lanes[0])]
+    for lane in lanes:
+        append(window, 101, 102, lane=lane)
+    turns = []
     for _ in range(6):
-        run = window.take(2)
-        assert run is not None
-        publish(window, run)
-        first.append((run.machine, run.first))
-    assert sorted(first) == [("a", 1), ("a", 3), ("b", 1), ("b", 3), ("c", 1), ("c", 3)]
+        following = window.next_live(0.0)
+        assert following is not None
+        turns.append(following)
+        window.published(*following, 1, 0.0, history=False)
+    assert turns == [(lane, seq) for seq in (101, 102) for lane in lanes]
 
 
-def test_the_window_is_bounded_in_count_over_all_machines() -> None:
-    window = Window(count_max=10)
-    for name in "ab":
-        window.appended(name, 1, 100)
-    published = []
-    while (run := window.take(4)) is not None:
-        published += publish(window, run)
-        for seq in range(run.first, run.first + run.count):
-            window.accepted(run.machine, seq)
-    assert len(published) == 10
-    window.confirmed("a", 2, [], 0.0)
-    assert sum(len(publish(window, window.take(99))) for _ in range(3)) == 2
+def test_high_priority_goes_first_and_low_last_live_and_backlog() -> None:
+    low, normal, high = (Lane("m", name) for name in ("low", "normal", "high"))
+    order = {low: LOW, normal: NORMAL, high: HIGH}
+    window = Window()
+    window.hold({lane: held(2, priority=priority) for lane, priority in order.items()})
+    window.connected(session_present=True, now_s=0.0)
+    for lane, priority in order.items():
+        append(window, 3, lane=lane, priority=priority)
+    live = []
+    while (following := window.next_live(0.0)) is not None:
+        live.append(following[0])
+        window.published(*following, 1, 0.0, history=False)
+    assert live == [high, normal, low]
+    behind = []
+    while (run := window.next_run(9, 0.0)) is not None:
+        behind.append(run)
+        for seq in range(run.first, run.last + 1):
+            window.published(run.lane, seq, 1, 0.0, history=True)
+    assert behind == [Run(high, 1, 2), Run(normal, 1, 2), Run(low, 1, 2)]
 
 
-def test_a_machine_that_is_stuck_leaves_the_others_their_share() -> None:
-    window = Window(count_max=100)
-    for name in "ab":
-        window.appended(name, 1, 1000)
-    published = {"a": 0, "b": 0}
-    for _ in range(20):
-        while (run := window.take(10)) is not None:
-            numbers = publish(window, run)
-            published[run.machine] += len(numbers)
-        window.confirmed("b", published["b"], [], 0.0)  # of a, nothing ever arrives
-    assert published == {"a": 50, "b": 1000}
+def test_a_lane_that_is_stuck_does_not_hold_up_the_others() -> None:
+    window = Window(count_max=2 * SHARE_MIN)
+    stuck, well = Lane("stuck", "aa"), Lane("well", "aa")
+    window.connected(session_present=True, now_s=0.0)
+    append(window, *range(1, 99), lane=stuck)
+    append(window, 1, lane=well)
+    sent = []
+    while (following := window.next_live(0.0)) is not None:
+        sent.append(following[0])
+        window.published(*following, 1, 0.0, history=False)
+    assert sent.count(stuck) == SHARE_MIN
+    assert sent.count(well) == 1
 
 
-def test_the_window_is_bounded_in_bytes_but_for_one_run() -> None:
-    window = window_with(100, bytes_max=50)
-    assert len(publish(window, window.take(99), size=49)) == RUN_MAX
-    assert window.take(99) is None
-    window.confirmed("m", RUN_MAX - 1, [], 0.0)
-    assert window.take(1) == Run("m", RUN_MAX + 1, 1)
+def test_the_window_is_bounded_in_count_and_bytes() -> None:
+    window = connected(count_max=20)
+    append(window, *range(1, 100))
+    assert len(send_live(window)) == 20
+    confirm(window, 5)
+    assert send_live(window) == [21, 22, 23, 24, 25]
+    window = connected(bytes_max=100)
+    append(window, *range(1, 100))
+    assert len(send_live(window, size=30)) == 4, "it ends with the one that passes the bound"
 
 
-def test_a_confirm_lets_go_of_what_it_covers_and_of_nothing_else() -> None:
-    window = window_with(10, published=10)
-    assert window.confirmed("m", 4, [], 0.0) == 4
-    assert not window.idle()
-    assert window.confirmed("m", 3, [], 0.0) == 3  # an older one: nothing new
-    assert window.confirmed("m", 99, [], 0.0) == 10  # more than there is
-    assert window.idle()
-    assert window.take(99) is None
-    assert window.confirmed("stranger", 5, [], 0.0) == 0
-
-
-def test_what_was_dropped_is_not_taken_as_confirmed() -> None:
-    """Its range must be declared until the receiver says that it knows."""
-    window = window_with(10, published=3)
-    window.appended("m", 8, 10)  # the outbox let go of 1 to 7
-    assert window.confirmed("m", 0, [(1, 7)], 99.0) == 0
-    assert window.confirmed("m", 2, [], 99.0) == 2
-    assert window.take(99) == Run("m", 8, 3)
-    assert window.confirmed("m", 7, [], 99.0) == 7
+# --- again ---
 
 
 def test_time_alone_resends_nothing() -> None:
-    window = window_with(5, published=5)
-    window.confirmed("m", 0, [], 1e9)
-    assert window.take(99) is None
+    window = connected(backlog=3)
+    append(window, 4, 5)
+    accept(window, *send_live(window), *send_backlog(window))
+    confirm(window, 0, now_s=FAR)
+    assert window.next_live(FAR) is None
+    assert window.next_run(9, FAR) is None
 
 
-def test_what_is_missing_goes_again_first_but_not_before_its_time() -> None:
-    window = window_with(9, published=6)
-    window.confirmed("m", 1, [(3, 4), (6, 6)], RESEND_S - 0.001)
-    assert publish(window, window.take(1), now_s=RESEND_S) == [7]
-    window.confirmed("m", 1, [(3, 4), (6, 6)], RESEND_S)
-    assert publish(window, window.take(99), now_s=RESEND_S) == [3, 4]
-    assert publish(window, window.take(99), now_s=RESEND_S) == [6]
-    assert publish(window, window.take(99), now_s=RESEND_S) == [8, 9]
-    for seq in (3, 4, 6):
-        window.accepted("m", seq)
-    window.confirmed("m", 1, [(3, 4), (6, 6)], 2 * RESEND_S - 0.001)
-    assert window.take(99) is None
+def test_what_is_missing_goes_again_but_not_before_its_time() -> None:
+    window = connected()
+    append(window, *range(1, 7))
+    accept(window, *send_live(window))
+    for now_s in (RESEND_S - 0.01, RESEND_S):
+        confirm(window, 1, (3, 4), highest=6, now_s=now_s)
+        again = send_backlog(window, now_s=now_s)
+        assert again == ([] if now_s < RESEND_S else [3, 4])
+
+
+def test_it_goes_again_with_growing_patience() -> None:
+    window = connected()
+    append(window, 1, 2)
+    accept(window, *send_live(window))
+    sent_s, waits_s = 0.0, []
+    for now_s in range(1000):
+        confirm(window, 0, (1, 1), highest=2, now_s=now_s)
+        if send_backlog(window, now_s=now_s):
+            accept(window, 1)
+            waits_s.append(round(now_s - sent_s))
+            sent_s = now_s
+    assert waits_s[:3] == [RESEND_S, 2 * RESEND_S, 4 * RESEND_S]
+    assert set(waits_s[3:]) == {RESEND_S_MAX}
+
+
+def test_what_may_still_stand_in_the_brokers_queue_is_not_resent() -> None:
+    """The receiver was away; live and backlog lie there interleaved, and it has read the first half."""
+    window = connected(backlog=4)
+    append(window, 5)
+    accept(window, *send_live(window))  # 5
+    accept(window, *send_backlog(window, 2))  # 1, 2
+    append(window, 6, now_s=1.0)
+    accept(window, *send_live(window, now_s=1.0))  # 6
+    accept(window, *send_backlog(window, now_s=1.0))  # 3, 4
+    confirm(window, 2, (3, 4), highest=6, now_s=60.0)
+    assert window.next_run(9, 60.0) is None, "3 and 4 were published after 6, and are next"
+    confirm(window, 2, (3, 4), highest=6, now_s=60.0 + RESEND_S)
+    assert send_backlog(window, now_s=60.0 + RESEND_S) == [3, 4], "they would have come by now"
+
+
+def test_what_is_no_longer_on_its_way_makes_room() -> None:
+    window = connected(count_max=16, backlog=40)
+    sent = send_backlog(window)
+    accept(window, *sent)
+    append(window, 41)
+    accept(window, *send_live(window))
+    assert window.next_run(9, 1.0) is None
+    confirm(window, 0, (1, 40), highest=41, now_s=1.0)
+    assert window.next_run(9, 1.0) == Run(M, 13, 21), "whatever was published before 41 is lost"
 
 
 def test_what_is_in_flight_or_not_yet_sent_is_not_resent_however_missing() -> None:
-    window = window_with(9)
-    publish(window, window.take(3))
-    window.confirmed("m", 0, [(1, 9)], 1e6)
-    assert window.take(99) == Run("m", 4, 6)
+    window = connected()
+    append(window, *range(1, 10))
+    send_live(window, 3)
+    confirm(window, 0, (1, 9), now_s=FAR)
+    assert send_live(window, now_s=FAR) == []
+    assert send_backlog(window, now_s=FAR) == [4, 5, 6, 7, 8, 9]
 
 
 def test_a_lost_connection_puts_back_what_was_in_flight() -> None:
-    window = window_with(9, published=2)
-    publish(window, window.take(4))  # 3 to 6
-    window.accepted("m", 5)
-    window.connected(session_present=True)
-    assert publish(window, window.take(99)) == [3, 4]
-    assert publish(window, window.take(99)) == [6]
-    assert publish(window, window.take(99)) == [7, 8, 9]
+    window = connected()
+    append(window, *range(1, 10))
+    accept(window, *send_live(window, 2))
+    send_live(window, 4)  # 3 to 6
+    accept(window, 5)
+    window.disconnected()
+    window.connected(session_present=True, now_s=1.0)
+    append(window, 10, now_s=1.0)
+    assert send_live(window, now_s=1.0) == [10]
+    assert send_backlog(window, now_s=1.0) == [3, 4, 6, 7, 8, 9]
 
 
 def test_a_lost_session_puts_back_all_that_is_unconfirmed() -> None:
-    window = window_with(9, published=6)
-    window.confirmed("m", 2, [], 0.0)
-    window.connected(session_present=False)
-    assert publish(window, window.take(99)) == [3, 4, 5, 6, 7, 8, 9]
+    window = connected(backlog=9)
+    accept(window, *send_backlog(window, 6))
+    confirm(window, 2)
+    window.connected(session_present=False, now_s=1.0)
+    assert send_backlog(window, now_s=1.0) == [3, 4, 5, 6, 7, 8, 9]
+    assert window.next_run(9, 1.0) is None
 
 
 def test_a_refused_number_goes_again_unless_it_is_confirmed_by_now() -> None:
-    window = window_with(3)
-    publish(window, window.take(99))
-    window.accepted("m", 1)
-    window.refused("m", 2)
-    window.confirmed("m", 3, [], 0.0)
-    window.refused("m", 3)
-    assert window.take(99) is None
+    window = connected()
+    append(window, 1, 2, 3)
+    send_live(window)
+    accept(window, 1)
+    window.refused(M, 2, 0.1)
+    assert send_live(window, now_s=0.1) == [2]
+    confirm(window, 3)
+    window.refused(M, 3, 0.2)
+    assert window.next_live(0.2) is None
     assert window.idle()
 
 
-def test_what_goes_again_keeps_to_the_room_too() -> None:
-    window = window_with(5)
-    publish(window, window.take(5))
-    window.connected(session_present=True)
-    assert window.take(2) == Run("m", 1, 2)
-
-
-def test_what_was_put_back_is_forgotten_with_the_session() -> None:
-    window = window_with(4)
-    publish(window, window.take(3))
-    window.connected(session_present=True)
-    window.connected(session_present=False)
-    assert publish(window, window.take(99)) == [1, 2, 3, 4]
-    assert window.take(99) is None
+def test_a_lane_that_is_refused_rests_and_the_others_go_on() -> None:
+    window, other = connected(), Lane("other", "aa")
+    append(window, 1, 2)
+    send_live(window, 1)
+    window.refused(M, 1, 0.0, rest_s=5.0)
+    append(window, 1, lane=other)
+    assert window.next_live(1.0) == (other, 1)
+    window.published(other, 1, 1, 1.0, history=False)
+    assert window.next_live(1.0) is None
+    assert window.rests_until_s() == 5.0
+    now_s = LIVE_S + 1
+    append(window, 3, now_s=now_s)
+    assert send_live(window, now_s=now_s) == [3]
+    assert send_backlog(window, now_s=now_s) == [1, 2]
 
 
 @pytest.mark.parametrize("session_present", [True, False])
 def test_endless_trouble_uses_no_window_up(session_present: bool) -> None:
-    window = window_with(9, count_max=4, bytes_max=100)
-    for _ in range(50):
-        assert publish(window, window.take(2), size=30) == [1, 2]
-        window.refused("m", 1)
-        window.connected(session_present)
-    assert publish(window, window.take(2), size=30) == [1, 2]
-    assert publish(window, window.take(2), size=30) == [3, 4]
-    assert window.take(99) is None
+    window = connected(count_max=4, bytes_max=200, backlog=9)
+    for at in range(50):
+        assert send_backlog(window, 2, size=30, now_s=at) == [1, 2]
+        window.refused(M, 1, at)
+        window.connected(session_present, now_s=at)
+    assert send_backlog(window, size=30, now_s=99) == [1, 2, 3]
+    assert window.backlog_bytes == 90
+
+
+# --- what the broker finds too large ---
+
+
+def test_what_is_too_large_steps_aside_for_the_others() -> None:
+    window = connected()
+    append(window, 1, 2)
+    send_live(window)
+    window.too_large(M, 1, 0.0)
+    assert window.aside(M) == (1,)
+    assert window.next_live(0.0) is None
+    accept(window, 2)
+    assert window.aside(M) == (1,), "whoever asks may give it up now"
+    window.gone(M, ((1, 1),))
+    confirm(window, 2)
+    assert window.idle()
+
+
+def test_where_everything_is_too_large_the_lane_rests_and_nothing_is_lost() -> None:
+    window = connected(backlog=9)
+    for seq in range(1, ASIDE_MAX + 1):
+        assert send_backlog(window, 1) == [seq]
+        window.too_large(M, seq, 0.0)
+    assert window.next_run(9, ASIDE_REST_S - 0.1) is None
+    assert window.rests_until_s() == ASIDE_REST_S
+    assert send_backlog(window, now_s=ASIDE_REST_S) == list(range(1, 10))
+
+
+def test_what_stepped_aside_alone_is_tried_again() -> None:
+    window = connected(backlog=1)
+    send_backlog(window)
+    window.too_large(M, 1, 0.0)
+    assert window.rests_until_s() == ASIDE_REST_S
+    assert window.next_run(9, ASIDE_REST_S - 0.1) is None
+    assert send_backlog(window, now_s=ASIDE_REST_S) == [1]
+
+
+# --- the receiver's word ---
+
+
+def test_what_is_stored_above_a_gap_is_done_with() -> None:
+    window = connected(backlog=4)
+    append(window, 5, 6)
+    accept(window, *send_live(window))
+    confirm(window, 0, (1, 4), highest=6)
+    assert window.stored(M) == (0, ((5, 6),))
+    assert window.settled_through(M) == 0
+    accept(window, *send_backlog(window))
+    assert confirm(window, 6, highest=6) == 40
+    assert window.idle()
+    assert window.settled_through(M) == 6
+
+
+def test_what_the_receiver_has_lost_is_asked_for_and_goes_again() -> None:
+    window = connected(backlog=6)
+    accept(window, *send_backlog(window))
+    confirm(window, 6)
+    word = window.confirmed(M, 2, 2, [(3, 6)], 1.0)
+    assert word.unknown == ((3, 6),)
+    window.hold({M: Held(6, waiting=((5, 6),), dropped=(Dropped(3, 4, "gone"),))})
+    assert send_backlog(window, now_s=1.0) == [5, 6]
+    assert window.confirmed(M, 2, 2, [(3, 6)], 2.0).unknown == (), "the receiver will be told of 3 and 4"
+
+
+def test_numbers_that_were_never_given_or_sent_here_are_noticed() -> None:
+    window = connected(backlog=6)
+    assert not window.confirmed(M, 6, 6, [], 0.0).is_beyond
+    assert window.confirmed(M, 6, 9, [], 0.0).is_beyond
+    assert window.confirmed(M, 6, 0, [(7, 8)], 0.0).is_beyond
+    assert not window.appended(M, 7, NORMAL, 0.0), "somebody else gave it"
+    assert window.appended(M, 10, NORMAL, 0.0)
+
+
+def test_nothing_counts_as_stored_that_was_never_published() -> None:
+    """A copy has given the same numbers to other batches."""
+    window = connected(backlog=2)
+    append(window, *range(3, 12))
+    assert send_live(window, 1) == [3]
+    assert window.confirmed(M, 4, 9, [(5, 5)], 0.0).strange == ((4, 9),)
+    assert window.settled_through(M) == 3
+    assert send_live(window) == list(range(4, 12))
+    assert window.confirmed(M, 9, 9, [], 0.0).strange == ()
+
+
+def test_what_the_receiver_misses_below_what_was_published_is_nothing_strange() -> None:
+    """Live numbers pass those that wait."""
+    window = connected()
+    append(window, 1, 2, 3)
+    append(window, 4, now_s=2 * LIVE_S)
+    assert send_live(window, now_s=2 * LIVE_S) == [4]
+    word = window.confirmed(M, 0, 4, [(1, 3)], 2 * LIVE_S)
+    assert (word.strange, word.is_beyond) == ((), False)
 
 
 def test_a_receiver_that_confirms_more_than_there_is_hides_nothing_that_comes_later() -> None:
-    window = window_with(3, published=3)
-    assert window.confirmed("m", 99, [], 0.0) == 3
-    window.appended("m", 4, 5)
-    assert window.take(99) == Run("m", 4, 2)
+    window = connected(backlog=3)
+    send_backlog(window)
+    confirm(window, 99)
+    window.appended(M, 4, NORMAL, 0.0)
+    window.appended(M, 5, NORMAL, 0.0)
+    assert send_live(window) == [4, 5]
 
 
-def test_what_was_confirmed_while_it_was_read_from_disk_takes_no_place() -> None:
-    window = window_with(4, count_max=4)
-    run = window.take(4)
-    window.confirmed("m", 4, [], 0.0)
-    publish(window, run)
-    window.appended("m", 5, 8)
-    assert window.take(99) == Run("m", 5, 4)
+def test_new_numbers_wait_for_the_receivers_first_word() -> None:
+    window, other, late = Window(), Lane("other", "aa"), Lane("late", "aa")
+    window.hold({M: held(3), other: held(0)})
+    window.hold_back()
+    append(window, 4)
+    append(window, 1, lane=other)
+    window.connected(session_present=True, now_s=0.0)
+    append(window, 5)
+    append(window, 1, lane=late)
+    assert window.next_live(0.0) is None
+    assert send_backlog(window) == [1, 2, 3]
+    window.let_go(M)
+    assert send_live(window) == [5]
+    assert send_backlog(window) == [4]
+    window.let_go()
+    assert window.next_live(0.0) == (late, 1)
+    assert window.next_run(9, 0.0) == Run(other, 1, 1)
+
+
+# --- what the outbox lets go of ---
+
+
+def test_what_the_outbox_lets_go_of_is_not_waited_for() -> None:
+    window = connected(backlog=9)
+    accept(window, *send_backlog(window, 3))
+    append(window, 10)
+    window.hold({M: Held(10, waiting=((8, 10),), dropped=(Dropped(1, 7, "outbox full"),))})
+    assert window.backlog_bytes == 0
+    assert window.settled_through(M) == 7
+    assert send_live(window) == [10]
+    assert send_backlog(window) == [8, 9]
+    window.gone(M, ((8, 8),))
+    confirm(window, 10)
+    assert window.idle()
+
+
+def test_what_was_given_a_number_since_the_outbox_was_asked_stays() -> None:
+    window = connected()
+    append(window, 1, 2, 3)
+    window.hold({M: held(2)})
+    assert send_live(window) == [1, 2, 3]
+    assert window.next_run(9, 0.0) is None
+
+
+def test_what_the_outbox_does_not_know_to_be_confirmed_does_not_go_again() -> None:
+    window = connected(backlog=5)
+    accept(window, *send_backlog(window))
+    confirm(window, 3)
+    window.hold({M: held(5)})
+    assert window.next_run(9, 0.0) is None
+    assert window.settled_through(M) == 3
+
+
+def test_numbers_that_moved_to_another_lane_go_there() -> None:
+    window = connected(backlog=3)
+    accept(window, *send_backlog(window, 1))
+    append(window, 4, 5)
+    window.reset()
+    window.hold({M: Held(3, waiting=((1, 3),)), OLD: held(2)})
+    assert window.next_live(0.0) is None
+    assert send_backlog(window) == [2, 3, 1, 2]
 
 
 def test_sent_seq_is_what_the_broker_took_without_a_gap() -> None:
-    window = window_with(9)
-    assert window.sent_seq("m") == 0
-    publish(window, window.take(4))
-    window.accepted("m", 2)
-    assert window.sent_seq("m") == 0
-    window.accepted("m", 1)
-    assert window.sent_seq("m") == 2
-    window.refused("m", 3)
-    window.accepted("m", 4)
-    assert window.sent_seq("m") == 2
-    window.confirmed("m", 3, [], 0.0)  # an earlier copy has arrived
-    assert window.sent_seq("m") == 4
-    publish(window, window.take(2))
-    window.confirmed("m", 5, [], 0.0)  # before the broker's acknowledgement
-    assert window.sent_seq("m") == 5
-    assert window.sent_seq("stranger") == 0
+    window = connected()
+    append(window, *range(1, 10))
+    assert window.sent_seq(M) == 0
+    send_live(window, 4)
+    accept(window, 2)
+    assert window.sent_seq(M) == 0
+    accept(window, 1)
+    assert window.sent_seq(M) == 2
+    window.refused(M, 3, 0.0)
+    accept(window, 4)
+    assert window.sent_seq(M) == 2
+    confirm(window, 3)  # an earlier copy has arrived
+    assert window.sent_seq(M) == 4
+    send_live(window, 2)
+    confirm(window, 5)  # before the broker's acknowledgement
+    assert window.sent_seq(M) == 5
+    assert window.sent_seq(Lane("stranger", "aa")) == 0
 
 
-def test_an_outbox_that_was_there_before_begins_where_it_holds() -> None:
+def test_the_oldest_that_nobody_confirms_is_told_from_the_first_time_it_was_sent() -> None:
+    window = connected(backlog=2)
+    assert window.oldest_unconfirmed() is None
+    send_backlog(window, 1, now_s=1.0)
+    assert window.oldest_unconfirmed() is None, "the broker has not taken it"
+    accept(window, 1, *send_backlog(window, now_s=2.0))
+    assert window.oldest_unconfirmed() == (M, 1, 1.0)
+    window.confirmed(M, 0, 2, [(1, 1)], 20.0)
+    assert send_backlog(window, now_s=20.0) == [1]
+    accept(window, 1)
+    assert window.oldest_unconfirmed() == (M, 1, 1.0)
+    confirm(window, 2)
+    assert window.oldest_unconfirmed() is None
+
+
+@pytest.mark.parametrize("session_present", [True, False])
+def test_a_new_window_has_nothing_to_do(session_present: bool) -> None:
     window = Window()
-    window.appended("m", 41, 43)
-    window.appended("empty", 6, 5)
-    assert window.sent_seq("m") == 40
-    assert window.take(99) == Run("m", 41, 3)
-    publish(window, Run("m", 41, 3))
-    assert window.take(99) is None
-    assert window.confirmed("empty", 5, [], 0.0) == 5
+    window.connected(session_present, 0.0)
+    assert window.next_live(0.0) is None
+    assert window.next_run(99, 0.0) is None
+    assert window.idle()
 
 
 # --- against a model -------------------------------------------------------------------------------------------------
 
-MACHINES = ("a", "b")
+LANES = (Lane("a", "aa"), Lane("b", "aa"), Lane("b", "high"))
+PRIORITY = {LANES[0]: NORMAL, LANES[1]: NORMAL, LANES[2]: HIGH}
 COUNT_MAX = 12
 BYTES_MAX = 200
 SIZE_MAX = 40
 IN_FLIGHT_MAX = 6
-Key = tuple[str, int]
+Key = tuple[Lane, int]
 
 
 def size_of(seq: int) -> int:
@@ -265,90 +565,128 @@ def size_of(seq: int) -> int:
 
 @dataclass
 class Machine:
-    """What outbox and receiver have of one machine."""
+    """What outbox and receiver have of one lane."""
 
-    first: int = 1  # held: first to last
     last: int = 0
+    waiting: set[int] = field(default_factory=set)
+    kept: set[int] = field(default_factory=set)
     dropped: set[int] = field(default_factory=set)
     stored: set[int] = field(default_factory=set)  # by the receiver
     told: int = 0  # known to the receiver to exist
     told_dropped: set[int] = field(default_factory=set)
 
-    def through(self) -> int:
-        through = 0
-        while through + 1 in self.stored | self.told_dropped:
-            through += 1
-        return through
+    def held(self) -> Held:
+        dropped = [Dropped(first, last, "gone") for first, last in ranges.of(self.dropped)]
+        return Held(self.last, ranges.of(self.waiting), ranges.of(self.kept), dropped)
 
-    def missing(self) -> list[tuple[int, int]]:
+    def through(self) -> int:
+        return ranges.through(ranges.of(self.stored | self.told_dropped))
+
+    def missing(self) -> ranges.Ranges:
         known = max([self.told, *self.stored, *self.told_dropped])
-        gaps = sorted(set(range(1, known + 1)) - self.stored - self.told_dropped)
-        return [(seq, seq) for seq in gaps if seq > self.through()]
+        return ranges.missing(ranges.of(self.stored | self.told_dropped), known)
+
+
+@dataclass(frozen=True)
+class Said:
+    """A confirm of one lane."""
+
+    lane: Lane
+    through: int
+    highest: int
+    missing: ranges.Ranges
 
 
 class World(RuleBasedStateMachine):
-    """Whatever happens in whatever order: what is held is offered until it is confirmed, and nothing else goes."""
+    """Whatever happens in whatever order: what waits is offered until it is confirmed, and nothing else goes."""
 
     @initialize()
     def begin(self) -> None:
         self.window = Window(COUNT_MAX, BYTES_MAX)
-        self.window.connected(session_present=False)
-        self.machines = {name: Machine() for name in MACHINES}
+        self.machines = {lane: Machine() for lane in LANES}
         self.now_s = 1000.0
         self.in_flight: list[Key] = []
         self.broker: list[Key] = []  # what the broker has and the receiver has not
         self.taken: set[Key] = set()  # ever, by the broker
         self.sent_s: dict[Key, float] = {}  # of what the session's broker was given and may still have
         self.named: set[Key] = set()  # named as missing since it was last published
-        self.words: list[tuple[str, int, list[tuple[int, int]]]] = []
-        for name in MACHINES:
-            self.window.appended(name, 1, 0)
+        self.live: dict[Lane, list[int]] = {lane: [] for lane in LANES}  # appended since, not yet published
+        self.live_last: dict[Lane, int] = dict.fromkeys(LANES, 0)  # published live last, on this connection
+        self.is_connected = False
+        self.hold()
+        self.reconnect(session_present=False, arrived=False)
+
+    def hold(self) -> None:
+        self.window.hold({lane: machine.held() for lane, machine in self.machines.items()})
 
     # --- the outbox ---
 
-    @rule(name=st.sampled_from(MACHINES), count=st.integers(1, 8))
-    def append(self, name: str, count: int) -> None:
-        machine = self.machines[name]
-        machine.last += count
-        self.window.appended(name, machine.first, machine.last)
+    @rule(lane=st.sampled_from(LANES), count=st.integers(1, 8))
+    def append(self, lane: Lane, count: int) -> None:
+        machine = self.machines[lane]
+        for _ in range(count):
+            machine.last += 1
+            machine.waiting.add(machine.last)
+            assert self.window.appended(lane, machine.last, PRIORITY[lane], self.now_s)
+            if self.is_connected:
+                self.live[lane].append(machine.last)
 
-    @rule(name=st.sampled_from(MACHINES), count=st.integers(1, 3))
-    def make_room(self, name: str, count: int) -> None:
-        machine = self.machines[name]
-        for _ in range(min(count, machine.last - machine.first + 1)):
-            machine.dropped.add(machine.first)
-            machine.first += 1
+    @rule(lane=st.sampled_from(LANES), count=st.integers(1, 3))
+    def make_room(self, lane: Lane, count: int) -> None:
+        machine = self.machines[lane]
+        for seq in sorted(machine.waiting)[:count]:
+            machine.waiting.discard(seq)
+            machine.dropped.add(seq)
+
+    @rule(lane=st.sampled_from(LANES))
+    def the_grace_time_is_over(self, lane: Lane) -> None:
+        self.machines[lane].kept.clear()
+
+    @rule()
+    def ask_the_outbox(self) -> None:
+        self.hold()
 
     # --- the forwarder ---
 
-    @rule(
-        runs=st.integers(1, 4),
-        confirm_between=st.booleans(),
-        drop_between=st.integers(0, 2),
-    )
-    def feed(self, runs: int, confirm_between: bool, drop_between: int) -> None:
-        for name, machine in self.machines.items():
-            self.window.appended(name, machine.first, machine.last)
+    @rule(confirm_between=st.booleans())
+    def send_live(self, confirm_between: bool) -> None:
+        while self.is_connected and len(self.in_flight) < IN_FLIGHT_MAX:
+            following = self.window.next_live(self.now_s)
+            if following is None:
+                return
+            lane, seq = following
+            if confirm_between:
+                self.confirm(lane)
+            if seq in self.machines[lane].waiting and self.window.waits(lane, seq):
+                again = (lane, seq) in self.taken or seq <= self.live_last[lane]
+                assert again or seq > self.live_last[lane], "live numbers ascend"
+                self.live_last[lane] = max(seq, self.live_last[lane])
+                self._publish(lane, seq, history=False)
+            elif seq not in self.machines[lane].waiting:
+                self.window.gone(lane, ((seq, seq),))
+
+    @rule(runs=st.integers(1, 4), count=st.integers(1, 5), drop_between=st.integers(0, 2))
+    def send_backlog(self, runs: int, count: int, drop_between: int) -> None:
         for _ in range(runs):
-            room = IN_FLIGHT_MAX - len(self.in_flight)
-            run = self.window.take(room)
+            run = self.window.next_run(count, self.now_s) if self.is_connected else None
             if run is None:
                 return
-            assert 1 <= run.count <= min(room, RUN_MAX)
-            wanted = range(run.first, run.first + run.count)
-            machine = self.machines[run.machine]
-            pending = [seq for seq in wanted if machine.first <= seq <= machine.last]
-            if confirm_between:  # the outbox was asked before the confirm came
-                self.confirm(run.machine)
+            assert 1 <= run.last - run.first + 1 <= count
+            machine, wanted = self.machines[run.lane], range(run.first, run.last + 1)
+            found = [seq for seq in wanted if seq in machine.waiting | machine.kept]
+            gone = ranges.of(seq for seq in wanted if seq not in found)
+            if gone:
+                self.window.gone(run.lane, gone)
             if drop_between:
-                self.make_room(run.machine, drop_between)
-            for seq in pending:
-                self._publish(run.machine, seq)
-            if len(pending) < run.count:
-                return
+                self.make_room(run.lane, drop_between)
+            for seq in found:
+                if len(self.in_flight) >= IN_FLIGHT_MAX:
+                    return
+                if self.window.takes_backlog() and self.window.may_go(run.lane, seq, self.now_s):
+                    self._publish(run.lane, seq, history=True)
 
-    def _publish(self, name: str, seq: int) -> None:
-        key = (name, seq)
+    def _publish(self, lane: Lane, seq: int, *, history: bool) -> None:
+        key = (lane, seq)
         assert key not in self.in_flight, f"{key} is offered while in flight"
         if key in self.sent_s:  # the broker has it, for all that we know
             assert key in self.named, f"{key} is offered again and nobody misses it"
@@ -356,7 +694,9 @@ class World(RuleBasedStateMachine):
         self.named.discard(key)
         self.sent_s[key] = self.now_s
         self.in_flight.append(key)
-        self.window.published(name, seq, size_of(seq), self.now_s)
+        if seq in self.live[lane]:
+            self.live[lane].remove(seq)
+        self.window.published(lane, seq, size_of(seq), self.now_s, history=history)
 
     @precondition(lambda self: self.in_flight)
     @rule(data=st.data())
@@ -367,11 +707,14 @@ class World(RuleBasedStateMachine):
         self.window.accepted(*key)
 
     @precondition(lambda self: self.in_flight)
-    @rule(data=st.data())
-    def refused(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), rest_s=st.sampled_from([0.0, 5.0]), is_too_large=st.booleans())
+    def refused(self, data: st.DataObject, rest_s: float, is_too_large: bool) -> None:
         key = self.in_flight.pop(data.draw(st.integers(0, len(self.in_flight) - 1)))
         self.sent_s.pop(key, None)
-        self.window.refused(*key)
+        if is_too_large:
+            self.window.too_large(*key, self.now_s)
+        else:
+            self.window.refused(*key, self.now_s, rest_s)
 
     @rule(session_present=st.booleans(), arrived=st.booleans())
     def reconnect(self, session_present: bool, arrived: bool) -> None:
@@ -384,54 +727,76 @@ class World(RuleBasedStateMachine):
         if not session_present:
             self.sent_s.clear()
             self.broker.clear()
-        self.window.connected(session_present)
+        self.window.disconnected()
+        self.window.connected(session_present, self.now_s)
+        self.is_connected = True
+        for lane in LANES:
+            self.live[lane].clear()
+            self.live_last[lane] = 0
+
+    @rule()
+    def disconnect(self) -> None:
+        self.window.disconnected()
+        self.is_connected = False
 
     # --- the broker and the receiver ---
 
     @precondition(lambda self: self.broker)
     @rule(data=st.data())
     def delivered(self, data: st.DataObject) -> None:
-        name, seq = self.broker.pop(data.draw(st.integers(0, len(self.broker) - 1)))
-        self.machines[name].stored.add(seq)
+        lane, seq = self.broker.pop(data.draw(st.integers(0, len(self.broker) - 1)))
+        self.machines[lane].stored.add(seq)
 
     @precondition(lambda self: self.broker)
     @rule()
     def broker_drops_the_newest(self) -> None:
         self.broker.pop()
 
-    @rule(name=st.sampled_from(MACHINES))
-    def confirm(self, name: str) -> None:
-        machine = self.machines[name]
-        word = (name, machine.through(), machine.missing())
-        self.words.append(word)
-        self._take_word(*word)
+    @rule(lane=st.sampled_from(LANES), count=st.integers(1, 4))
+    def the_database_is_set_back(self, lane: Lane, count: int) -> None:
+        machine = self.machines[lane]
+        machine.told = max([machine.told, *machine.stored])
+        for seq in sorted(machine.stored)[-count:]:
+            machine.stored.discard(seq)
 
-    @precondition(lambda self: self.words)
-    @rule(data=st.data())
-    def an_old_confirm_comes_again(self, data: st.DataObject) -> None:
-        self._take_word(*data.draw(st.sampled_from(self.words)))
-
-    def _take_word(self, name: str, through: int, missing: list[tuple[int, int]]) -> None:
-        machine = self.machines[name]
-        let_go = self.window.confirmed(name, through, missing, self.now_s)
-        assert let_go <= through, "more is let go of than the receiver confirmed"
-        for seq in range(machine.first, let_go + 1):
-            assert seq in machine.stored, f"{(name, seq)} is let go of, and nobody has it"
-        machine.first = max(machine.first, let_go + 1)
-        machine.dropped = {seq for seq in machine.dropped if seq > let_go}
-        for first, last in missing:
-            keys = {(name, seq) for seq in range(first, last + 1)}
+    @rule(lane=st.sampled_from(LANES))
+    def confirm(self, lane: Lane) -> None:
+        machine = self.machines[lane]
+        said = Said(lane, machine.through(), max(machine.stored, default=0), machine.missing())
+        word = self.window.confirmed(lane, said.through, said.highest, list(said.missing), self.now_s)
+        assert not word.is_beyond
+        assert all(seq in machine.told_dropped for first, last in word.strange for seq in range(first, last + 1))
+        for first, last in said.missing:
+            keys = {(lane, seq) for seq in range(first, last + 1)}
             self.named |= {key for key in keys if self.now_s - self.sent_s.get(key, -1e9) >= RESEND_S}
+        there = {seq for seq in range(1, said.highest + 1) if not ranges.contains(said.missing, seq)}
+        there |= set(range(1, said.through + 1))
+        machine.kept |= machine.waiting & there
+        machine.waiting -= there
+        machine.dropped = {seq for seq in machine.dropped if seq > said.through}
+        if word.unknown:
+            self._ask_back(lane, word.unknown)
 
-    @rule(name=st.sampled_from(MACHINES))
-    def heartbeat(self, name: str) -> None:
-        machine, sent = self.machines[name], self.window.sent_seq(name)
-        for seq in range(machine.first, sent + 1):
-            assert (name, seq) in self.taken, f"{(name, seq)} is said to be sent, and the broker never had it"
+    def _ask_back(self, lane: Lane, unknown: ranges.Ranges) -> None:
+        machine = self.machines[lane]
+        for seq in [seq for first, last in unknown for seq in range(first, last + 1)]:
+            if seq in machine.kept:
+                machine.kept.discard(seq)
+                machine.waiting.add(seq)
+                self.sent_s.pop((lane, seq), None)  # it had arrived: whatever the broker has of it does not matter
+            elif seq not in machine.waiting:
+                machine.dropped.add(seq)
+        self.hold()
+
+    @rule(lane=st.sampled_from(LANES))
+    def heartbeat(self, lane: Lane) -> None:
+        machine, sent = self.machines[lane], self.window.sent_seq(lane)
+        for seq in machine.waiting:
+            assert seq > sent or (lane, seq) in self.taken, f"{(lane, seq)} is said to be sent, and never was"
         machine.told = max(machine.told, sent)
         machine.told_dropped |= machine.dropped
 
-    @rule(seconds=st.sampled_from([0.5, 4.0, RESEND_S, 60.0]))
+    @rule(seconds=st.sampled_from([0.5, LIVE_S, RESEND_S, 70.0, RESEND_S_MAX]))
     def time_passes(self, seconds: float) -> None:
         self.now_s += seconds
 
@@ -442,51 +807,45 @@ class World(RuleBasedStateMachine):
         if not hasattr(self, "machines"):
             return
         outstanding = [
-            (name, seq)
-            for name, seq in self.sent_s
-            if seq >= self.machines[name].first and (name, seq) not in self.named
+            (lane, seq)
+            for lane, seq in self.sent_s
+            if seq in self.machines[lane].waiting and (lane, seq) not in self.named
         ]
         assert len(outstanding) <= COUNT_MAX
-        assert sum(size_of(seq) for _, seq in outstanding) < BYTES_MAX + RUN_MAX * SIZE_MAX
+        assert sum(size_of(seq) for _, seq in outstanding) < BYTES_MAX + SIZE_MAX
+        assert self.window.backlog_bytes < BACKLOG_SHARE * BYTES_MAX + SIZE_MAX
         assert len(self.in_flight) <= IN_FLIGHT_MAX
 
     @rule()
-    def idle_means_that_nothing_is_held(self) -> None:
-        for name, machine in self.machines.items():
-            self.window.appended(name, machine.first, machine.last)
-        held = sum(machine.last - machine.first + 1 for machine in self.machines.values())
-        assert self.window.idle() == (held == 0)
+    def idle_means_that_nothing_waits(self) -> None:
+        self.hold()
+        waiting = sum(len(machine.waiting) for machine in self.machines.values())
+        assert self.window.idle() == (waiting == 0)
 
     def teardown(self) -> None:
-        """From wherever we are: once faults end, everything held is confirmed in the end."""
+        """From wherever we are: once faults end, everything that waits is confirmed in the end."""
         if not hasattr(self, "machines"):
             return
         self.reconnect(session_present=True, arrived=False)
-        held = sum(machine.last - machine.first + 1 for machine in self.machines.values())
-        for _ in range(2 * held + 4):
-            self.feed(runs=9, confirm_between=False, drop_between=0)
+        waiting = sum(len(machine.waiting) + len(machine.stored) for machine in self.machines.values())
+        for _ in range(2 * waiting + 20):
+            self.hold()
+            self.send_live(confirm_between=False)
+            self.send_backlog(runs=9, count=9, drop_between=0)
             for key in self.in_flight:
                 self.taken.add(key)
                 self.machines[key[0]].stored.add(key[1])
                 self.window.accepted(*key)
             self.in_flight.clear()
-            for name, seq in self.broker:
-                self.machines[name].stored.add(seq)
+            for lane, seq in self.broker:
+                self.machines[lane].stored.add(seq)
             self.broker.clear()
-            self.time_passes(RESEND_S)
-            for name in MACHINES:
-                self.heartbeat(name)
-                self.confirm(name)
-        assert self.window.idle(), "something held is never confirmed"
+            self.time_passes(RESEND_S_MAX)
+            for lane in LANES:
+                self.heartbeat(lane)
+                self.confirm(lane)
+        assert self.window.idle(), "something that waits is never confirmed"
 
 
 TestWorld = World.TestCase
-TestWorld.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
-
-
-@pytest.mark.parametrize("session_present", [True, False])
-def test_a_new_window_has_nothing_to_do(session_present: bool) -> None:
-    window = Window()
-    window.connected(session_present)
-    assert window.take(99) is None
-    assert window.idle()
+TestWorld.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)

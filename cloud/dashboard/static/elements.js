@@ -1,4 +1,4 @@
-// Making and changing elements, and the words for durations, sizes and counts. Everything becomes text, never HTML.
+// Making and changing elements, and the words for durations and counts. Everything becomes text, never HTML.
 
 let offsetUs = 0; // the receiver's clock minus this browser's
 let frozenUs = null; // the moment of what is shown, while there is no connection
@@ -99,13 +99,6 @@ export function ago(seconds) {
   return `${Math.floor(whole / 86400)} d${hours ? ` ${hours} h` : ""}`;
 }
 
-export function size(bytes) {
-  const units = ["B", "kB", "MB", "GB", "TB", "PB"];
-  let at = 0;
-  for (; bytes >= 999.95 && at < units.length - 1; at++) bytes /= 1000;
-  return `${at ? bytes.toFixed(1) : bytes} ${units[at]}`;
-}
-
 export const count = (number) => number.toLocaleString("en");
-export const many = (number, noun) => `${count(number)} ${noun}${number === 1 ? "" : "s"}`;
+export const many = (number, noun, nouns = `${noun}s`) => `${count(number)} ${number === 1 ? noun : nouns}`;
 export const clock = () => new Date(nowUs() / 1000).toLocaleTimeString("en-GB");

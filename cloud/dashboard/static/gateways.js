@@ -1,6 +1,6 @@
-// The gateways: whether each is there, and what it says of its buffer, its PLC links and its clock.
+// The gateways: whether each is there and why not, how long an outage may last, and what an operator should see to.
 
-import { $, ago, count, empty, fact, hide, make, many, name, rows, since, size, text } from "./elements.js";
+import { $, ago, count, empty, fact, hide, make, name, rows, since, text } from "./elements.js";
 
 const PRESENCE = [
   ["online", "●", "green"],
@@ -32,17 +32,20 @@ const filters = PRESENCE.map(([word, shape, colour]) => {
 function gatewayRow() {
   const mark = make("span", "mark");
   const word = make("span", "word");
-  const reason = make("div", "soft small");
+  const lasting = make("div", "soft small");
   const thing = make("span", "name");
   const badge = make("span", "badge amber", "pending");
   const plant = make("div", "soft small");
+  const host = make("div", "soft small");
   const [beatFact, beat] = fact("last beat");
   const [bufferFact, buffer] = fact("buffer", "wide");
   const [clockFact, clockValue] = fact("clock", "clock");
   const [versionFact, version] = fact("version", "version");
-  const fill = make("div");
-  const bar = make("div", "buffer", fill);
+  const waiting = make("div", "waiting");
+  const kept = make("div", "kept");
+  const bar = make("div", "buffer", waiting, kept);
   const more = make("span", "soft small");
+  const notes = make("ul", "attention");
   const links = make("ul", "links");
   mark.ariaHidden = "true";
   bar.ariaHidden = "true";
@@ -50,9 +53,10 @@ function gatewayRow() {
   bufferFact.append(bar, more);
   const root = make(
     "li", "",
-    make("div", "facts", make("div", "fact", mark, " ", word, reason), make("div", "fact", thing, " ", badge, plant),
+    make("div", "facts",
+      make("div", "fact", mark, " ", word, lasting), make("div", "fact", thing, " ", badge, plant, host),
       beatFact, bufferFact, clockFact, versionFact),
-    links,
+    notes, links,
   );
   return {
     root,
@@ -60,33 +64,44 @@ function gatewayRow() {
       text(mark, gateway.shape);
       name(mark, `mark ${gateway.colour}`);
       text(word, gateway.word);
-      text(reason, gateway.word === "lost" ? "broke off" : "");
+      hide(lasting, gateway.since_us === null);
+      since(lasting, gateway.since_us, "for ");
       name(root, gateway.word === "online" ? "" : "past");
       text(thing, gateway.thing);
       hide(badge, gateway.registered);
       badge.title = `Register it: holdfast-cloud gateway add ${gateway.plant} ${gateway.thing}`;
       text(plant, gateway.plant);
+      text(host, gateway.host && !gateway.fenced ? `host ${gateway.host}` : ""); // of a fenced one the note names both
       since(beat, gateway.alive_us, "", " ago");
-      drawBuffer(gateway, buffer, bar, fill, more);
+      drawBuffer(gateway, { buffer, bar, waiting, kept, more });
       drawClock(gateway, clockValue);
       text(version, gateway.version || "–");
+      drawNotes(gateway, notes);
       drawLinks(gateway, links);
     },
   };
 }
 
-function drawBuffer(gateway, buffer, bar, fill, more) {
-  const share = gateway.limit_bytes ? gateway.queued_bytes / gateway.limit_bytes : 0;
-  text(buffer, gateway.queued === null ? "–" : many(gateway.queued, "message"));
+function drawBuffer(gateway, { buffer, bar, waiting, kept, more }) {
+  const [lead, ...parts] = gateway.budget;
+  const percent = (bytes) => `${gateway.limit_bytes ? Math.min(100, (100 * bytes) / gateway.limit_bytes) : 0}%`;
+  text(buffer, lead ?? "–");
   hide(bar, !gateway.limit_bytes);
-  fill.style.width = `${Math.min(100, 100 * share)}%`;
-  name(bar, share > 0.8 ? "buffer high" : "buffer");
-  const parts = [];
-  if (gateway.limit_bytes) parts.push(`${size(gateway.queued_bytes)} of ${size(gateway.limit_bytes)}`);
-  if (gateway.queued && gateway.oldest_s !== null) parts.push(`oldest ${ago(gateway.oldest_s)}`);
-  if (gateway.full_in_s !== null) parts.push(`full in ${ago(gateway.full_in_s)}`);
-  if (gateway.dropped) parts.push(`${count(gateway.dropped)} dropped`);
+  waiting.style.width = percent(gateway.queued_bytes);
+  kept.style.width = percent(gateway.kept_bytes);
+  name(bar, gateway.queued_bytes > 0.8 * gateway.limit_bytes ? "buffer high" : "buffer");
   text(more, parts.join(" · "));
+}
+
+function drawNotes({ why, shape, colour, notes }, list) {
+  const lines = why ? [{ shape, colour, text: why, command: "" }, ...notes] : notes;
+  hide(list, !lines.length);
+  list.replaceChildren(...lines.map((note) => {
+    const mark = make("span", `mark ${note.colour}`, note.shape);
+    mark.ariaHidden = "true";
+    const command = note.command ? [" ", make("code", "", note.command)] : [];
+    return make("li", note.colour === "red" ? "alarm" : "", mark, " ", note.text, ...command);
+  }));
 }
 
 function drawClock(gateway, node) {
@@ -95,7 +110,7 @@ function drawClock(gateway, node) {
   const far = Math.abs(skewS ?? 0);
   const sign = far < 0.05 ? "" : skewS < 0 ? "−" : "+";
   const shown = skewS === null ? "–" : sign + (far < 100 ? `${far.toFixed(1)} s` : ago(far));
-  text(node, `${wrong ? "◆ " : ""}${shown}${gateway.clock_synchronised === false ? " not synchronised" : ""}`);
+  text(node, `${wrong ? "◆ " : ""}${shown}`);
   name(node, wrong ? "amber" : "");
 }
 

@@ -1,13 +1,9 @@
 // The machines: what of each is stored, and the latest values of the one that is open. The address names it, so that
 // it stays open when the page is loaded again, and can be passed on.
 
+import { details, others, sentence, shareBar, worst } from "./completeness.js";
 import { $, count, empty, fact, hide, make, many, name, rows, since, text } from "./elements.js";
-
-const VALUES_MS = 1000;
-const FILTER_MS = 250;
-const QUALITY = { good: ["", ""], uncertain: ["◆", "amber"], bad: ["▲", "red"] };
-
-const opened = { key: "", tag: "", row: null, loading: false, again: false, typing: 0 };
+import { load, opened, valuesPanel } from "./values.js";
 
 if (location.hash.startsWith("#machine=")) opened.key = location.hash.slice("#machine=".length);
 
@@ -19,9 +15,13 @@ function machineRow(key) {
   const [gatewayFact, gateway] = fact("gateway", "spare");
   const [heardFact, heard] = fact("last message", "heard");
   const [tagsFact, tags] = fact("tags", "spare");
-  const [ledgerFact, ledger] = fact("ledger: stored", "ledger");
+  const [ledgerFact, ledger] = fact("stored", "ledger");
   const button = make("button", "machine", arrow, make("span", "fact", title, make("br"), plant), approval,
     gatewayFact, heardFact, tagsFact, ledgerFact);
+  const bar = shareBar();
+  const parts = make("span", "small");
+  ledgerFact.append(bar.root, parts);
+  const more = make("ul", "details");
   arrow.ariaHidden = "true";
   button.type = "button";
   button.ariaExpanded = "false";
@@ -31,6 +31,8 @@ function machineRow(key) {
     panel: null,
     expand(expanded) {
       button.ariaExpanded = String(expanded);
+      if (expanded) button.after(more);
+      else more.remove();
       text(arrow, expanded ? "▾" : "▸");
     },
     draw(machine) {
@@ -42,60 +44,27 @@ function machineRow(key) {
       text(gateway, machine.gateway || "–");
       since(heard, machine.last_event_us, "", " ago");
       text(tags, count(machine.tags));
-      text(ledger, `${machine.complete ? "" : "◆ "}${machine.ledger}`);
-      name(ledger, machine.complete ? "" : "amber");
+      drawLedger(machine.ledger, ledger, bar, parts);
+      more.replaceChildren(...(machine.ledger ? details(key, machine.ledger) : []));
       if (opened.key === key) load();
     },
   };
 }
 
-function valuesPanel() {
-  const input = make("input");
-  const label = make("label", "", "Filter by tag ", input);
-  const found = make("span", "soft small");
-  const body = make("tbody");
-  const columns = { tag: "", value: "number", unit: "unit-cell", quality: "", age: "number" };
-  const table = make("table", "",
-    make("thead", "", make("tr", "", ...Object.entries(columns).map(([title, names]) => {
-      const cell = make("th", `c-${title} ${names}`, title);
-      cell.scope = "col";
-      return cell;
-    }))),
-    body);
-  input.type = "search";
-  input.autocomplete = "off";
-  input.spellcheck = false;
-  input.maxLength = 200;
-  input.value = opened.tag;
-  input.addEventListener("input", () => {
-    opened.tag = input.value;
-    clearTimeout(opened.typing);
-    opened.typing = setTimeout(load, FILTER_MS);
-  });
-  return { root: make("div", "values", make("div", "tools", label, found), table), table, found, body };
-}
-
-function valueRow() {
-  const tag = make("td", "tag-cell");
-  const value = make("span");
-  const inline = make("span", "soft unit-inline");
-  const unit = make("td", "soft unit-cell");
-  const quality = make("td", "quality-cell");
-  const age = make("td", "number soft");
-  return {
-    root: make("tr", "", tag, make("td", "number value-cell", value, inline), unit, quality, age),
-    draw(entry) {
-      text(tag, entry.tag);
-      text(value, entry.value);
-      text(unit, entry.unit);
-      text(inline, entry.unit ? ` ${entry.unit}` : "");
-      const [shape, colour] = QUALITY[entry.quality];
-      const why = entry.quality === "good" ? "" : entry.reason || entry.code;
-      quality.replaceChildren(make("span", colour, `${shape} ${entry.quality}`.trim()), make("span", "why", why));
-      quality.title = entry.code;
-      since(age, entry.time_us);
-    },
-  };
+function drawLedger(found, said, bar, parts) {
+  hide(bar.root, !found?.batches);
+  if (!found) {
+    text(said, "no numbers known yet");
+    return;
+  }
+  const [shape, colour] = worst(found);
+  said.replaceChildren(make("span", `mark ${colour}`, shape), ` ${sentence(found)}`);
+  name(said, found.missing ? "red" : "");
+  bar.draw(found);
+  parts.replaceChildren(...others(found));
+  if (!found.dropped || !found.losses.length) return;
+  const reason = found.losses[0].reason || "no reason was given";
+  parts.lastChild.append(`: ${reason}${found.reasons > 1 ? `; ${many(found.reasons - 1, "more reason")}` : ""}`);
 }
 
 function open(key) {
@@ -119,45 +88,6 @@ function showOpened() {
   row.panel = valuesPanel();
   row.root.append(row.panel.root);
   load();
-}
-
-// At most one question at a time, and no more than one a second.
-export async function load() {
-  opened.again = true;
-  if (opened.loading) return;
-  opened.loading = true;
-  try {
-    while (opened.again && opened.key) {
-      opened.again = false;
-      await loadOnce(opened.key, opened.tag);
-      await new Promise((done) => setTimeout(done, VALUES_MS));
-    }
-  } finally {
-    opened.loading = false;
-  }
-}
-
-async function loadOnce(key, tag) {
-  let answer;
-  try {
-    const response = await fetch(`api/values?${new URLSearchParams({ machine: key, tag })}`, { cache: "no-store" });
-    answer = await response.json();
-  } catch {
-    answer = { error: "the values could not be had from the receiver" };
-  }
-  const panel = opened.row?.panel;
-  if (!panel || opened.key !== key) return;
-  if (opened.tag !== tag) opened.again = true;
-  if (answer.error) {
-    text(panel.found, `▲ ${answer.error}`);
-    panel.table.className = "grey";
-    return;
-  }
-  panel.table.className = "";
-  const shown = answer.values.length;
-  const all = `${count(answer.found)} of ${many(answer.tags, "tag")}`;
-  text(panel.found, shown < answer.found ? `the first ${count(shown)} of ${all}; filter to see others` : all);
-  rows(panel.body, Object.fromEntries(answer.values.map((value) => [`t${value.tag}`, value])), valueRow);
 }
 
 export function drawMachines(state) {

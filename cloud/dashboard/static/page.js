@@ -1,57 +1,18 @@
 // The operators' page. One state, told whole by the first event and then by what has changed; each row is drawn again
 // only when its entry is another. Whatever gateways and machines are called becomes text, never HTML.
 
-import { $, clock, count, freezeClock, hide, make, many, name, setClock, since, text, tick } from "./elements.js";
+import { drawCompleteness } from "./completeness.js";
+import { $, clock, count, freezeClock, hide, name, setClock, text, tick } from "./elements.js";
 import { drawGateways } from "./gateways.js";
-import { drawMachines, load } from "./machines.js";
+import { drawMachines } from "./machines.js";
+import { drawLetters, drawReceiver } from "./receiver.js";
+import { load } from "./values.js";
 
 const SILENCE_MS = 10000; // the receiver says something every second
 const RETRY_MS = 5000;
 
 let state = null;
 let heardMs = 0;
-
-// ── the receiver ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-const receiverLine = (() => {
-  const mark = make("span", "mark");
-  const word = make("span", "word");
-  const connected = make("span", "sep");
-  const rate = make("span", "sep");
-  const last = make("span", "sep last");
-  const lettersLink = make("a", "amber");
-  const letters = make("span", "sep", lettersLink);
-  mark.ariaHidden = "true";
-  lettersLink.href = "#dead-letters";
-  $("receiver").append(mark, " ", word, connected, rate, letters, last);
-  return { mark, word, connected, rate, last, letters, lettersLink };
-})();
-
-function drawReceiver() {
-  const { receiver, dead_letters } = state;
-  const line = receiverLine;
-  text(line.mark, receiver.shape);
-  name(line.mark, `mark ${receiver.colour}`);
-  text(line.word, receiver.word);
-  hide(line.connected, receiver.connected_since_us === null);
-  since(line.connected, receiver.connected_since_us, "connected to the broker for ", ` (${receiver.protocol})`);
-  const rate = receiver.readings_per_s;
-  text(line.rate, `${rate === null ? "…" : count(Math.round(rate))} readings/s`);
-  hide(line.last, receiver.committed_us === null);
-  since(line.last, receiver.committed_us, "last message ", " ago");
-  hide(line.letters, !dead_letters.waiting);
-  text(line.lettersLink, `◆ ${many(dead_letters.waiting, "dead letter")}`);
-  hide($("trouble"), !receiver.trouble);
-  text($("trouble"), receiver.trouble);
-}
-
-function drawLetters() {
-  const waiting = state.dead_letters.waiting;
-  const wait = waiting === 1 ? "waits" : "wait";
-  text($("letters-aside"), waiting ? `◆ ${count(waiting)} ${wait} to be looked at` : "none wait");
-  name($("letters-aside"), waiting ? "aside amber" : "aside");
-  hide($("letters-help"), !waiting);
-}
 
 // ── taking what the receiver says ───────────────────────────────────────────────────────────────────────────────────
 
@@ -69,13 +30,21 @@ function merge(change) {
 }
 
 function draw() {
-  drawReceiver();
+  drawReceiver(state);
+  drawCompleteness(state);
   drawGateways(state);
   drawMachines(state);
-  drawLetters();
+  drawLetters(state);
   text($("notes"), state.notes.join(" "));
-  const { lost, silent } = state.totals.presence;
-  document.title = `${lost ? `▲ ${lost} lost – ` : silent ? `◆ ${silent} silent – ` : ""}Holdfast`;
+  document.title = `${trouble(state.totals)}Holdfast`;
+}
+
+// The worst there is, for the tab of a browser.
+function trouble({ presence, fenced, ledger }) {
+  if (ledger.missing) return `▲ ${count(ledger.missing)} missing – `;
+  if (fenced) return `▲ ${count(fenced)} fenced – `;
+  if (presence.lost) return `▲ ${count(presence.lost)} lost – `;
+  return presence.silent ? `◆ ${count(presence.silent)} silent – ` : "";
 }
 
 function announce(before, receiverBefore) {

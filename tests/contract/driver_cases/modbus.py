@@ -8,12 +8,13 @@ from contextlib import asynccontextmanager
 
 from protocols.field.contract import Group
 from protocols.field.modbus import Settings, TagSettings, driver, tag
+from protocols.field.modbus_line import Client
 from tests.contract.driver_cases import DriverCase, Expected
 from tests.support.modbus_servers import HOST, Unit, plc
 
 
 @asynccontextmanager
-async def case() -> AsyncIterator[DriverCase]:
+async def case(client: Client = "pymodbus") -> AsyncIterator[DriverCase]:
     """Holding registers 0–15 and 18 exist; 16 and 17 do not."""
     first, second = Unit(), Unit()
     first.put("holding", 0, struct.pack(">hHiIf", -2, 65535, -70_000, 4_000_000_000, 1.5))
@@ -67,6 +68,6 @@ async def case() -> AsyncIterator[DriverCase]:
         "other": 7,
     }
     async with plc({1: first, 2: second}) as server:
-        settings = Settings(host=HOST, port=server.port)
+        settings = Settings(host=HOST, port=server.port, client=client)
         device = driver("plc-1", settings, groups)
         yield DriverCase(device, groups, good, frozenset({"missing", "no_number"}), server.cut, server.start)

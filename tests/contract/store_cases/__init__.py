@@ -5,7 +5,7 @@ A module offers one context manager:
     @contextmanager
     def case(directory: Path, **options: Any) -> Iterator[StoreCase]: ...
 
-It opens an empty store with the options (`future_tolerance_s`, `dead_letters_max`), yields the case, and closes the
+It opens an empty store with the options (`future_tolerance_s`, `retention`), yields the case, and closes the
 store. Modules are found by looking: a new store is one new file here, and no list anywhere needs a line.
 """
 
@@ -97,8 +97,9 @@ def beat(
     received_us: int = NOW,
     state: Any = "online",
     reason: str | None = None,
+    **more: Any,
 ) -> Beat:
-    """A heartbeat."""
+    """A heartbeat; `more`: further keys of the status."""
     info = GatewayInfo(thing_name=gateway.thing, version="1.0", uptime_sec=1)
     status = Status(
         timestamp=received_us // 1000,
@@ -108,5 +109,6 @@ def beat(
         epoch=epoch,
         gateway=info,
         machines=dict(machines or {}),
+        **more,
     )
     return Beat(gateway, status, status.encode(), retained, received_us)

@@ -1,0 +1,68 @@
+"""Which lane has which number, a second time, in a text file beside the database.
+
+Rows name their lane by its number only. Where the database is damaged so that a lane's record is lost, this is how its
+batches still find their machine and epoch. A line for each lane, added when it is made; the last one for a number
+counts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from agent.outbox.contract import Lane
+from agent.outbox.lane import LaneState
+from protocols.program.logs import get_logger
+
+_log = get_logger(part="outbox")
+
+
+class Register:
+    """Not being able to write is told and no more: it is a second copy."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def add(self, states: Iterable[LaneState]) -> None:
+        """Durable when it returns."""
+        self._write(self._path, states, os.O_APPEND)
+
+    def begin(self, states: Iterable[LaneState]) -> None:
+        """Anew, with these only, where it does not say just that."""
+        states = list(states)
+        if self.read() == {state.number: (state.name, state.priority) for state in states}:
+            return
+        new = self._path.with_suffix(".new")
+        if self._write(new, states, os.O_TRUNC):
+            new.replace(self._path)
+
+    def _write(self, path: Path, states: Iterable[LaneState], how: int) -> bool:
+        lines = "".join(json.dumps([state.number, *state.name, state.priority]) + "\n" for state in states)
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | how, 0o600)
+            try:
+                os.write(handle, lines.encode())
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+        except OSError as error:
+            _log.warning("the outbox could not write its register of lanes", path=str(path), error=error.strerror)
+            return False
+        return True
+
+    def read(self) -> dict[int, tuple[Lane, int]]:
+        """number → (lane, priority); lines that are not whole are passed over."""
+        try:
+            lines = self._path.read_text(errors="replace").splitlines()
+        except OSError:
+            return {}
+        found = {}
+        for line in lines:
+            try:
+                number, machine, epoch, priority = json.loads(line)
+            except ValueError:
+                continue
+            found[int(number)] = Lane(str(machine), str(epoch)), int(priority)
+        return found

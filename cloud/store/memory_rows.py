@@ -1,0 +1,75 @@
+"""What the store in plain Python keeps of epochs, machines and gateways."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cloud.sequence import Span, overlay
+from cloud.speakers import Speakers
+from cloud.store.contract import GATEWAY_EVENTS_MAX, GatewayEvent, LatestValue, Ledger
+from protocols.uplink import ranges
+from protocols.uplink.presence import Heard
+
+
+@dataclass(slots=True)
+class Epoch:
+    """A machine's numbers in one epoch. `order`: of first appearance."""
+
+    order: int
+    gateway: str
+    digests: dict[int, bytes] = field(default_factory=dict)
+    dropped: list[Span] = field(default_factory=list)
+    known: int = 0
+    given: int = 0
+    sent: int = 0
+    named_us: int | None = None
+    stored_us: int | None = None
+    readings: int = 0
+    live: list[tuple[int, int]] = field(default_factory=list)  # (received, number) of batches that were not historical
+
+    def ledger(self, name: str, status_us: int | None) -> Ledger:
+        """`status_us`: when its gateway's last status came."""
+        stored = ranges.of(self.digests)
+        dropped = ranges.union([(span.first, span.last) for span in self.dropped], ())
+        named = status_us is not None and self.named_us == status_us
+        lost = ranges.minus(dropped, stored)
+        return Ledger(name, stored, lost, self.known, self.given, self.sent, named, self.readings)
+
+    def lose(self, first: int, last: int, reason: str) -> None:
+        """Numbers that were let go."""
+        self.dropped = overlay(self.dropped, Span(first, last, reason))
+        self.known = max(self.known, last)
+
+
+@dataclass(slots=True)
+class Machine:
+    """With its epochs by name, and per tag the newest value and what makes it that."""
+
+    state: str = "pending"
+    gateway: str = ""
+    last_event_us: int | None = None
+    epochs: dict[str, Epoch] = field(default_factory=dict)
+    tags: set[str] = field(default_factory=set)
+    latest: dict[str, tuple[tuple[int, int, int], LatestValue]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Gateway:
+    """What is known of it."""
+
+    registered: bool = False
+    heard: Heard = field(default_factory=Heard)
+    status_us: int | None = None
+    speakers: Speakers = field(default_factory=Speakers)
+    noted: str = ""
+    noted_us: int | None = None
+    events: list[GatewayEvent] = field(default_factory=list)
+
+    def note(self, at_us: int, event: str, detail: str) -> None:
+        """Into its history."""
+        self.events = [*self.events, GatewayEvent(at_us, event, detail)][-GATEWAY_EVENTS_MAX:]
+
+    def note_presence(self, at_us: int, word: str, detail: str) -> None:
+        """A change of presence, likewise."""
+        self.noted, self.noted_us = word, at_us
+        self.note(at_us, word, detail)

@@ -1,0 +1,160 @@
+"""The outbox on a disk that is a value: what a crash leaves behind, and what a backup of it would hold.
+
+The rules are the outbox's own (agent/outbox/lanes.py), and so are its records; only SQLite and the file system are not
+here. A transaction is one step of the virtual clock: a crash comes before it or after it.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from agent.outbox.contract import NORMAL, Draft, Encoded, GroupDefinition, Held, Lane, OutboxFull, OutboxStats, Stored
+from agent.outbox.lane import LaneState
+from agent.outbox.lanes import Lanes, Limits
+from agent.outbox.records import pack_lane, pack_whole, unpack_lane, unpack_whole
+from agent.outbox.rewrite import move
+from agent.outbox.rows import MemoryRows, Whole
+from protocols.uplink.ranges import Ranges
+
+Note = Callable[[Lane, int, Encoded], None]
+
+
+@dataclass
+class Disk:
+    """What is durable. `full`: it takes no new batch. `given`: to how many outboxes it was handed over (a clone)."""
+
+    rows: MemoryRows = field(default_factory=MemoryRows)
+    whole: bytes = b""
+    lanes: dict[int, bytes] = field(default_factory=dict)
+    definitions: dict[tuple[int, bytes], GroupDefinition] = field(default_factory=dict)
+    full: bool = False
+
+    def backup(self) -> Disk:
+        """As it is now; later changes leave it alone."""
+        return copy.deepcopy(self)
+
+
+class _Rows(MemoryRows):
+    """Batches and records of a disk."""
+
+    def __init__(self, disk: Disk) -> None:
+        super().__init__()
+        self._disk = disk
+        self._batches = disk.rows._batches  # the same ones: this is the disk's own view of them
+
+    def put_definition(self, number: int, since: int, definition: GroupDefinition) -> None:
+        self._disk.definitions[number, definition.ref] = definition
+
+    def delete_definition(self, number: int, ref: bytes) -> None:
+        self._disk.definitions.pop((number, ref), None)
+
+    def save_lane(self, state: LaneState) -> None:
+        self._disk.lanes[state.number] = pack_lane(state)
+
+    def delete_lane(self, number: int) -> None:
+        self._disk.lanes.pop(number, None)
+
+    def save_whole(self, whole: Whole) -> None:
+        self._disk.whole = pack_whole(whole)
+
+
+def _watched(draft: Draft, encoded: dict[tuple[str, int], Encoded]) -> Draft:
+    """The draft; what it is encoded to is kept: what makes no room for itself is gone at once, and was published."""
+
+    def encode(epoch: str, seq: int) -> Encoded:
+        found = encoded[epoch, seq] = draft.encode(epoch, seq)
+        return found
+
+    return replace(draft, encode=encode)
+
+
+class SimulatedOutbox:
+    """The contract over a Disk. `note` is told of every batch right after it got its number."""
+
+    def __init__(self, disk: Disk, limits: Limits, chance: random.Random, note: Note, copied: bool) -> None:
+        self._disk = disk
+        self._note = note
+        self.news: Sequence[str] = ()
+        self.instance = f"{chance.getrandbits(64):016x}"
+        rows = _Rows(disk)
+
+        def new_epoch() -> str:
+            return f"{chance.getrandbits(64):016x}"
+
+        def definition(number: int) -> Callable[[bytes], GroupDefinition | None]:
+            return lambda ref: disk.definitions.get((number, ref))
+
+        whole = unpack_whole(disk.whole)[0] if disk.whole else Whole({NORMAL: new_epoch()})
+        states = [unpack_lane(number, packed, definition(number)) for number, packed in disk.lanes.items()]
+        self._lanes = Lanes(rows, whole, limits, new_epoch, states)
+        if copied:
+            self.fork("this outbox was copied")
+        rows.save_whole(self._lanes.whole)
+
+    @property
+    def epoch(self) -> str:
+        return self._lanes.epoch(NORMAL)
+
+    def next_session(self) -> int:
+        whole = self._lanes.touch_whole()
+        whole.session = max(whole.session + 1, int(time.time()))
+        self._lanes.flush()
+        return whole.session
+
+    def append(self, drafts: Sequence[Draft], now_us: int) -> Sequence[int]:
+        if self._disk.full:
+            raise OutboxFull("the simulated disk is full; free some space")
+        encoded: dict[tuple[str, int], Encoded] = {}
+        numbers = self._lanes.append([_watched(draft, encoded) for draft in drafts], now_us)
+        self._lanes.flush()
+        for draft, number in zip(drafts, numbers, strict=True):
+            epoch = self._lanes.epoch(draft.priority)
+            self._note(Lane(draft.machine, epoch), number, encoded[epoch, number])
+        return numbers
+
+    def pending(self, lane: Lane, first: int, last: int, count_max: int) -> Sequence[Stored]:
+        return self._lanes.pending(lane, first, last, count_max)
+
+    def offer(self, lane: Lane, first: int, last: int) -> None:
+        self._lanes.offer(lane, first, last)
+        self._lanes.flush()
+
+    def definition(self, lane: Lane, ref: bytes) -> GroupDefinition | None:
+        return self._lanes.definition(lane, ref)
+
+    def confirmed(self, lane: Lane, through: int, above: Ranges, now_us: int) -> None:
+        self._lanes.confirmed(lane, through, above, now_us)
+
+    def wanted(self, lane: Lane, missing: Ranges) -> Ranges:
+        return self._lanes.wanted(lane, missing)
+
+    def declare_dropped(self, lane: Lane, first: int, last: int, reason: str) -> None:
+        self._lanes.declare_dropped(lane, first, last, reason)
+        self._lanes.flush()
+
+    def give_up(self, lane: Lane, seq: int, reason: str) -> None:
+        self._lanes.give_up(lane, seq, reason)
+        self._lanes.flush()
+
+    def fork(self, reason: str) -> None:
+        for lane, run in self._lanes.fork():
+            move(self._lanes, lane, run)
+        self.news = (*self.news, f"a new epoch begins: {reason}")
+        self._lanes.flush()
+
+    def tend(self, now_us: int) -> None:
+        self._lanes.tend(now_us)
+        self._lanes.flush()
+
+    def held(self) -> Mapping[Lane, Held]:
+        return self._lanes.held()
+
+    def stats(self) -> OutboxStats:
+        return self._lanes.stats()
+
+    def close(self) -> None:
+        self._lanes.flush()
