@@ -13,7 +13,7 @@ demo: $(VENV)/.demo
 	@$(BIN)/python -m demo $(if $(DEMO_S),--seconds $(DEMO_S))
 
 test: $(VENV)/.dev servers lint
-	@$(BIN)/pytest
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check .
@@ -58,7 +58,7 @@ $(VENV)/.dev: locks/dev.txt pyproject.toml | $(VENV)/bin/python
 UV_LOCK := uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links \
 	--no-annotate --no-header --generate-hashes pyproject.toml
 lock:
-	$(UV_LOCK) --extra demo --group dev -o locks/dev.txt
+	$(UV_LOCK) --extra demo --extra fast --extra xlsx --group dev -o locks/dev.txt
 	$(UV_LOCK) --extra demo --group build -c locks/dev.txt -o locks/demo.txt
 	$(UV_LOCK) --extra gateway -c locks/dev.txt -o locks/gateway.txt
 	$(UV_LOCK) --extra gateway --extra opcua -c locks/dev.txt -o locks/gateway-opcua.txt

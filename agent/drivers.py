@@ -24,7 +24,7 @@ _OFFERS = ("Settings", "TagSettings", "GroupSettings", "tag", "driver")
 
 def find(protocol: str) -> DriverModule | None:
     """The driver module of this protocol; None where there is none."""
-    if protocol in {module.name for module in pkgutil.iter_modules(field.__path__)}:
+    if protocol in _own():
         module = importlib.import_module(f"{field.__name__}.{protocol}")
         if all(hasattr(module, offer) for offer in _OFFERS):
             return cast("DriverModule", module)
@@ -35,8 +35,17 @@ def find(protocol: str) -> DriverModule | None:
 
 def known() -> list[str]:
     """The names that `find` knows, sorted."""
-    own = [module.name for module in pkgutil.iter_modules(field.__path__) if find(module.name) is not None]
+    own = [name for name in _own() if find(name) is not None]
     return sorted({*own, *entry_points(group=ENTRY_POINTS).names})
+
+
+def _own() -> set[str]:
+    """The modules of `protocols.field` that may be drivers.
+
+    `opcua_session` is a part of `opcua`, as its name says; its package is only installed where OPC UA is wanted.
+    """
+    names = {module.name for module in pkgutil.iter_modules(field.__path__)}
+    return {name for name in names if not any(name.startswith(f"{other}_") for other in names)}
 
 
 def make(device: Device, groups: Sequence[Group], data_dir: str | Path) -> Driver:

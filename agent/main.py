@@ -36,6 +36,7 @@ from protocols.uplink.mqtt import MqttAgentLink
 from protocols.uplink.status import Status
 
 STATUS_FILE_S = 4.0
+LAST_READ_S = 2.0  # a read that is under way at a planned stop may take so long
 POLLER_PATIENCE_S = 90.0  # a driver may spend its own deadlines; beyond this its loop is stuck
 
 _log = get_logger(part="agent")
@@ -99,6 +100,9 @@ class Agent:
                     await tasks.wait()
                 finally:
                     notify.stopping()
+                    for poller in self._pollers.values():
+                        poller.stop()
+                    await asyncio.wait(polling, timeout=LAST_READ_S)
                     await _cancelled(*polling)
                     await _cancelled(storing)
                     await self._finish(sending)

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import accumulate, islice, takewhile
 
 from agent.batcher import Batcher, Filled
 from agent.bell import Bell
@@ -20,6 +21,7 @@ from protocols.field.contract import Scan
 from protocols.program.logs import get_logger
 
 MEMORY_BYTES = 32 << 20
+PORTION_BYTES = 256 << 10
 RETRY_S = 1.0
 
 _log = get_logger(part="outbox")
@@ -91,20 +93,32 @@ class Pipeline:
         self._on_round()
 
     async def _store(self) -> None:
-        filled = list(self._waiting)
-        try:
-            numbers = await self._outbox.call(Outbox.append, [f.draft for f in filled], time.time_ns() // 1000)
-        except OutboxError as error:
-            if not self._failing:
-                _log.error(str(error))
-            self._failing = True
-            self._give_up_excess()
-            return
+        while self._waiting:
+            filled = self._portion()
+            try:
+                numbers = await self._outbox.call(Outbox.append, [f.draft for f in filled], time.time_ns() // 1000)
+            except OutboxError as error:
+                if not self._failing:
+                    _log.error(str(error))
+                self._failing = True
+                self._give_up_excess()
+                return
+            for _ in filled:
+                self._waiting.popleft()
+            self._note(filled, numbers)
         if self._failing:
             _log.info("the outbox stores again", readings_lost=self.readings_lost)
             self._failing = False
-        for _ in filled:
-            self._waiting.popleft()
+
+    def _portion(self) -> list[Filled]:
+        """All that waits; a little of it while the disk is full: there is room then for what the log holds, no more."""
+        if not self._failing:
+            return list(self._waiting)
+        sizes = accumulate(f.bytes for f in self._waiting)
+        count = sum(1 for _ in takewhile(lambda size: size <= PORTION_BYTES, sizes))
+        return list(islice(self._waiting, max(1, count)))
+
+    def _note(self, filled: Sequence[Filled], numbers: Sequence[int]) -> None:
         self.readings_stored += sum(f.readings for f in filled)
         fresh = []
         for one, number in zip(filled, numbers, strict=True):

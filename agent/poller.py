@@ -6,13 +6,13 @@ again with growing pauses. No device ever waits for another: each has its own ta
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from agent.bell import Bell
 from agent.devicememory import DeviceMemory
 from agent.grid import Grid
 from protocols.field.contract import Driver, FieldError, Group, Scan
@@ -61,6 +61,8 @@ class Poller:
         self.state = DeviceState(since_us=_now_us())
         self.alive_s = time.monotonic()
         """When the loop last went round; for the watchdog."""
+        self._stopping = False
+        self._bell = Bell()
         self._driver = driver
         self._groups = list(groups)
         self._take = take
@@ -73,11 +75,11 @@ class Poller:
         self._grid = Grid(groups, time.monotonic())
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until `stop`, which lets a read that is under way end, or until cancelled."""
         if self._memory is not None:
             self._memory.recall()
         try:
-            while True:
+            while not self._stopping:
                 try:
                     await self._guard(self._driver.connect())
                     self._grid.resume(time.monotonic())
@@ -92,10 +94,17 @@ class Poller:
             if self._memory is not None:
                 self._memory.keep(at_once=True)
 
+    def stop(self) -> None:
+        """Begin no further read: what the device is answering just now is still taken."""
+        self._stopping = True
+        self._bell.ring()
+
     async def _read_on(self) -> None:
         while True:
             due_s, at = self._grid.next_due()
             await self._sleep(due_s - time.monotonic())
+            if self._stopping:
+                return
             scans = await self._guard(self._driver.read(self._groups[at]))
             self._check(self._groups[at], scans)
             self._grid.done(at, time.monotonic())
@@ -109,9 +118,9 @@ class Poller:
         while True:
             self.alive_s = time.monotonic()
             left_s = end_s - self.alive_s
-            if left_s <= 0:
+            if left_s <= 0 or self._stopping:
                 return
-            await asyncio.sleep(min(left_s, 1.0))
+            await self._bell.wait(min(left_s, 1.0))
 
     async def _guard(self, call: Awaitable[T]) -> T:
         try:

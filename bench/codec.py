@@ -23,18 +23,26 @@ from protocols.uplink.batch import Batch, Column
 from protocols.values import ValueType
 
 BYTES = "Bytes per sample: whole telemetry messages with everything needed to decode them"
-SPEED = "Encoding and decoding, 1,000 tags × 60 scans"
+SPEED = "Encoding and decoding, 1,000 tags × 60 scans; the limit is zstd alone on the same bytes"
+ONE_SCAN = "Decoding 1,000 tags × 1 scan, plain Python"
 GROWTH = "Growth of the message: CPU and bytes per sample must not grow"
 
 AIMS = {60: 0.20, 10: 0.70, 1: 3.0}
 AIM_PER_CPU_S, AIM_WITHOUT_NUMPY = 100e6, 2e6
+AIM_ONE_SCAN_US = 2.0
 GROWTH_TOLERANCE = 1.25
 READINGS_MAX, READINGS_QUICK = 400_000, 30_000
 MIX_TAGS, MIX_ROWS, MIX_ROWS_QUICK = 50, 3600, 300
 MIX_SCANS_QUICK = (60, 1)
 SPEED_S, SPEED_QUICK_S = 2.0, 0.3
 SPEED_TIMEOUT_S = 600.0
+EVERY_MIX = (*mixes.KINDS, "everything")
+SPEED_QUICK = ("noisy float32", "float64, 1 decimal", "counters", "everything")
 VALUES_ONLY = "values only: "
+
+
+Forms = dict[str, dict[str, float]]
+"""Name of a form → its figures."""
 
 
 def rows(options: argparse.Namespace) -> list[Row]:
@@ -150,24 +158,28 @@ def _gorilla_time_bytes(batch: Batch) -> int:
 
 
 def _speed_rows(quick: bool) -> Iterator[Row]:
-    seconds = SPEED_QUICK_S if quick else SPEED_S
-    found = _speeds(seconds, without_numpy=False)
-    note = "" if found["numpy"] else "numpy is not installed here, in this and the rows below"
+    seconds, names = (SPEED_QUICK_S, SPEED_QUICK) if quick else (SPEED_S, EVERY_MIX)
+    bare = _speeds(seconds, names, without_numpy=True)
+    fast = _speeds(seconds, names, without_numpy=False)
     for direction in ("encode", "decode"):
-        for case in codec_speed.SPEED_CASES:
-            yield _speed_row(case, direction, found[case], AIM_PER_CPU_S, note)
-            note = ""
-    if found["numpy"]:
-        bare = _speeds(seconds, without_numpy=True)
-        for direction in ("encode", "decode"):
-            for case in codec_speed.SPEED_CASES:
-                yield _speed_row(f"{case}, without numpy", direction, bare[case], AIM_WITHOUT_NUMPY, "")
-    yield from _growth_rows(found, "scans", codec_speed.GROWTH_SCANS)
-    yield from _growth_rows(found, "tags", codec_speed.GROWTH_TAGS)
+        for name in names:
+            forms = bare[codec_speed.speed_case(name, codec_speed.SPEED_SCANS)]
+            yield _speed_row(f"{name}, lists, plain Python", direction, forms, codec_speed.LISTS, AIM_WITHOUT_NUMPY)
+    for direction in ("encode", "decode"):
+        for name in names:
+            forms = fast[codec_speed.speed_case(name, codec_speed.SPEED_SCANS)]
+            if not fast["numpy"]:
+                forms = {form: forms[form] for form in (codec_speed.LIMIT, codec_speed.PEER)}
+            yield _speed_row(f"{name}, lists, numpy", direction, forms, codec_speed.LISTS, None)
+            yield _speed_row(f"{name}, arrays, numpy", direction, forms, codec_speed.ARRAYS, AIM_PER_CPU_S)
+    for name in names:
+        yield _one_scan_row(name, bare[codec_speed.speed_case(name, 1)])
+    yield from _growth_rows(bare, "scans", codec_speed.GROWTH_SCANS)
+    yield from _growth_rows(bare, "tags", codec_speed.GROWTH_TAGS)
 
 
-def _speeds(seconds: float, *, without_numpy: bool) -> dict[str, Any]:
-    command = [sys.executable, "-m", "bench.codec_speed", "--seconds", str(seconds)]
+def _speeds(seconds: float, names: Sequence[str], *, without_numpy: bool) -> dict[str, Any]:
+    command = [sys.executable, "-m", "bench.codec_speed", "--seconds", str(seconds), *names]
     if without_numpy:
         command.append("--without-numpy")
     done = subprocess.run(
@@ -179,23 +191,44 @@ def _speeds(seconds: float, *, without_numpy: bool) -> dict[str, Any]:
     return found
 
 
-def _speed_row(what: str, direction: str, forms: dict[str, dict[str, float]], aim: float, note: str) -> Row:
+def _speed_row(what: str, direction: str, forms: Forms, ours: str, aim: float | None) -> Row:
     per_cpu_s = {name: 1e9 / form[direction] for name, form in forms.items()}
-    ours = per_cpu_s.pop("ours")
+    found = per_cpu_s.get(ours)
+    note = ""
+    if found is None:
+        note = (
+            "numpy is not installed" if codec_speed.LISTS not in forms else "its blocks are not whole rows: no arrays"
+        )
     return Row(
         section=SPEED,
         what=f"{direction}: {what}",
         unit="samples/CPU-s",
-        ours=ours,
-        peers=per_cpu_s,
-        aim=(">=", aim),
+        ours=found,
+        peers={codec_speed.PEER: per_cpu_s[codec_speed.PEER]},
+        limit=(codec_speed.LIMIT, per_cpu_s[codec_speed.LIMIT]),
+        aim=None if aim is None else (">=", aim),
         note=note,
         detail={"ns_per_sample": {name: form[direction] for name, form in forms.items()}},
     )
 
 
+def _one_scan_row(name: str, forms: Forms) -> Row:
+    """To rows where that is what comes out, otherwise to columns."""
+    ours = codec_speed.ROWS if codec_speed.ROWS in forms else codec_speed.LISTS
+    return Row(
+        section=ONE_SCAN,
+        what=f"{name}, to {'rows' if ours == codec_speed.ROWS else 'columns'}",
+        unit="CPU µs/reading",
+        ours=forms[ours]["decode"] / 1000,
+        peers={codec_speed.PEER: forms[codec_speed.PEER]["decode"] / 1000},
+        aim=("<=", AIM_ONE_SCAN_US),
+        better="lower",
+        detail={"ns_per_sample": {form: found["decode"] for form, found in forms.items()}},
+    )
+
+
 def _growth_rows(found: dict[str, Any], what: str, sizes: Sequence[tuple[int, int]]) -> Iterator[Row]:
-    first = found[growth_case(*sizes[0])]["ours"]
+    first = found[growth_case(*sizes[0])][codec_speed.LISTS]
     for measure, unit in (("encode", "CPU ns/sample"), ("decode", "CPU ns/sample"), ("bytes", "bytes/sample")):
         for tags, scans in sizes:
             forms = found[growth_case(tags, scans)]
@@ -204,8 +237,8 @@ def _growth_rows(found: dict[str, Any], what: str, sizes: Sequence[tuple[int, in
                 section=GROWTH,
                 what=f"{measure}, {what} ×{times}: {tags:,} tags × {scans} scans",
                 unit=unit,
-                ours=forms["ours"][measure],
-                peers={name: form[measure] for name, form in forms.items() if name != "ours"},
+                ours=forms[codec_speed.LISTS][measure],
+                peers={codec_speed.PEER: forms[codec_speed.PEER][measure]},
                 aim=("<=", first[measure] * GROWTH_TOLERANCE) if times > 1 else None,
                 better="lower",
             )

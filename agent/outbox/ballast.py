@@ -38,6 +38,10 @@ class Ballast:
             return False
         return True
 
+    def is_laid(self) -> bool:
+        """As far as there is to be any."""
+        return self._size_bytes == 0 or self._path.exists()
+
     def drop(self) -> bool:
         """Give the space back; whether there was any."""
         try:

@@ -184,7 +184,11 @@ class CacheRows:
             yield
 
     def end_failed(self) -> None:
-        """After a failed COMMIT the transaction is still open. (Closing would delete the log, and others its space.)"""
+        """After a failed COMMIT the transaction is still open. (Closing would delete the log, and others its space.)
+
+        Rolled back it is not there, unless the log is read anew: by whoever opens it after a crash, or after a ROLLBACK
+        that failed.
+        """
         try:
             if self._cache._con.in_transaction:
                 self.sql("ROLLBACK")

@@ -23,6 +23,10 @@ Rules:
    `next_session`.
 6. A full disk raises OutboxFull and changes nothing; letting go works all the same, because space is kept in reserve.
 7. Calls block and are made from one thread.
+8. Ages (the grace time, the greatest age) go by a steady time of the outbox's own: it is begun at the wall clock's, and
+   neither jumps nor stops when that is set. `now_us` is always the wall clock's.
+9. `held`, `stats`, `definition` and `close` never raise; while the disk cannot be read, the age told of the
+   oldest batch is the last known. What a disk that fails makes of any other call is an OutboxError.
 """
 
 from __future__ import annotations
@@ -39,7 +43,11 @@ class OutboxError(Exception):
 
 
 class OutboxFull(OutboxError):
-    """The disk takes nothing more, even after making room; nothing was changed. Keep the drafts and try again."""
+    """The disk takes nothing more, even after making room; nothing was changed. Keep the drafts and try again.
+
+    With the same Draft objects: one that turns out to be stored after all, because the disk failed only when it was to
+    say so, is then not stored again.
+    """
 
 
 class Lane(NamedTuple):
@@ -89,7 +97,7 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A batch in the outbox, exactly as it will be sent. `appended_us`: microseconds since 1970."""
+    """A batch in the outbox, exactly as it will be sent. `appended_us`: when, in microseconds of steady time."""
 
     seq: int
     payload: bytes
@@ -125,7 +133,8 @@ class Held:
 class OutboxStats:
     """`batches`, `bytes`: waiting. `kept_bytes`: of confirmed batches within their grace time.
 
-    `limit_bytes` holds for both together. `oldest_us`: when the oldest waiting batch was appended.
+    `limit_bytes` holds for both together. `oldest_us`: when the oldest waiting batch was appended, by the wall clock as
+    it goes now.
     `dropped`, `dropped_readings`: batches and readings ever let go unconfirmed.
     `disk_free_bytes`: of the file system.
     """

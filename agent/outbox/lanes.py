@@ -346,7 +346,7 @@ class Lanes:
             return
         state = self.touch(state.name)
         over = [slot for slot in state.kept if slot.since_us <= over_us]
-        ahead = [slot for slot in state.kept if slot.since_us > now_us]  # the clock was wrong when these were confirmed
+        ahead = [slot for slot in state.kept if slot.since_us > now_us]  # of an outbox that went by the wall clock yet
         state.keep_only([slot for slot in state.kept if over_us < slot.since_us <= now_us])
         for slot in ahead:
             state.keep(self._slot_us(now_us), slot.numbers, slot.bytes)
@@ -374,13 +374,18 @@ class Lanes:
         head_us = self.head_us(state) or 0
         return head_us if state.thinned is None else min(head_us, state.thinned[1])
 
-    def stats(self) -> OutboxStats:
+    def oldest_us(self) -> int | None:
+        """When the oldest waiting batch was appended. The only one of the figures that may have to be read."""
+        return min((self._oldest_us(state) for state in self.states.values() if state.waiting), default=None)
+
+    def stats(self, oldest_us: int | None) -> OutboxStats:
+        """The figures, with this one."""
         waiting = [state for state in self.states.values() if state.waiting]
         return OutboxStats(
             batches=sum(ranges.count(state.waiting) for state in waiting),
             bytes=sum(state.waiting_bytes for state in waiting),
             limit_bytes=self.limits.bytes,
-            oldest_us=min(map(self._oldest_us, waiting), default=None),
+            oldest_us=oldest_us,
             dropped=self.whole.dropped,
             kept_bytes=sum(state.kept_bytes for state in self.states.values()),
             dropped_readings=self.whole.dropped_readings,

@@ -91,7 +91,7 @@ class MemoryOutbox:
         return self._lanes.held()
 
     def stats(self) -> OutboxStats:
-        return self._lanes.stats()
+        return self._lanes.stats(self._lanes.oldest_us())
 
     def close(self) -> None:
         pass

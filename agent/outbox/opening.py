@@ -118,7 +118,7 @@ def _open_sound(place: Place, ballast: Ballast, limits: Limits) -> tuple[CacheRo
     rows = None
     try:
         rows = _connect(place.queue, ballast)
-        return rows, _load(rows, limits)
+        return rows, load(rows, limits)
     except (sqlite3.DatabaseError, RecordError) as error:
         if rows is not None:
             rows.close()
@@ -137,8 +137,11 @@ def _connect(queue: Path, ballast: Ballast) -> CacheRows:
         return CacheRows(queue)
 
 
-def _load(rows: CacheRows, limits: Limits) -> Lanes:
-    """Raises RecordError where something is not as it was written."""
+def load(rows: CacheRows, limits: Limits) -> Lanes:
+    """What the database says of the lanes; a new outbox where there is nothing yet.
+
+    Raises RecordError where something is not as it was written.
+    """
     packed = rows.whole()
     if packed is None:
         if not rows.is_new():
@@ -187,11 +190,11 @@ def mend(place: Place, ballast: Ballast, limits: Limits, why: str, known: Lanes 
     _log.error("the outbox is damaged and was set aside whole; a new epoch begins", aside=str(aside), error=why)
     if place.queue.exists():  # a crash came when all was done
         rows = CacheRows(place.queue)
-        lanes, what = _load(rows, limits), "what could be read of it is here"
+        lanes, what = load(rows, limits), "what could be read of it is here"
     else:
         what = _rebuild(place, limits, known, aside)
         rows = CacheRows(place.queue)
-        lanes = _load(rows, limits)
+        lanes = load(rows, limits)
     place.note.unlink(missing_ok=True)
     place.register.begin(lanes.states.values())
     sentence = f"the outbox was damaged ({why}) and was set aside whole as {aside.name}: {what}; a new epoch begins"

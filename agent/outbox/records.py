@@ -40,6 +40,9 @@ def pack_whole(whole: Whole) -> bytes:
         "next_lane": whole.next_lane,
         "id": whole.id,
         "signs": whole.signs,
+        "commits": whole.commits,
+        "steady_us": whole.steady_us,
+        "wall_us": whole.wall_us,
     }
     return json.dumps(record, separators=(",", ":")).encode()
 
@@ -56,6 +59,7 @@ def unpack_whole(packed: bytes) -> tuple[Whole, list[str] | None]:
             return whole, names
         epochs = {int(priority): str(epoch) for priority, epoch in record["epochs"].items()}
         figures = {name: int(record[name]) for name in ("session", "dropped", "dropped_readings", "next_lane")}
+        figures |= {name: int(record.get(name, 0)) for name in ("commits", "steady_us", "wall_us")}
         return Whole(epochs, id=str(record["id"]), signs=dict(record["signs"]), **figures), None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecordError(f"the outbox's main record cannot be read ({error!r:.80})") from None

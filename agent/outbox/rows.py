@@ -30,7 +30,8 @@ class Whole:
     """What concerns all lanes. `epochs`: priority → the present epoch, of those in use. `next_lane`: its number.
 
     `dropped`, `dropped_readings`: ever let go unconfirmed. `signs`: what this outbox is recognised by
-    (agent/outbox/identity.py), with `id`, which is new whenever it is not.
+    (agent/outbox/identity.py), with `id`, which is new whenever it is not. `commits`: how many transactions there were,
+    this one included. `steady_us` was the steady time (agent/outbox/steady.py) when the wall clock said `wall_us`.
     """
 
     epochs: dict[int, str]
@@ -40,6 +41,9 @@ class Whole:
     next_lane: int = 0
     id: str = ""
     signs: dict[str, Any] = field(default_factory=dict)
+    commits: int = 0
+    steady_us: int = 0
+    wall_us: int = 0
 
     def copy(self) -> Whole:
         """One that later changes of this one leave alone."""
@@ -51,6 +55,9 @@ class Whole:
             self.next_lane,
             self.id,
             dict(self.signs),
+            self.commits,
+            self.steady_us,
+            self.wall_us,
         )
 
 

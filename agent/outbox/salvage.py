@@ -128,7 +128,8 @@ def salvage(
     if not with_kept:
         for state in by_number.values():
             state.keep_only(())
-    found = _copy(wreck, rows, by_number, exact)
+    found, newest_us = _copy(wreck, rows, by_number, exact)
+    whole.steady_us = whole.steady_us or newest_us
     lost = 0
     for number, state in by_number.items():
         if number not in exact:
@@ -198,9 +199,13 @@ class _Records:
         state.definitions = tuple(KeptDefinition(since, definition) for since, definition in there)
 
 
-def _copy(wreck: Wreck, rows: CacheRows, by_number: Mapping[int, LaneState], exact: set[int]) -> dict[int, Ranges]:
-    """Lane's number → the numbers that were read and are in the new database, as many as it takes."""
+def _copy(
+    wreck: Wreck, rows: CacheRows, by_number: Mapping[int, LaneState], exact: set[int]
+) -> tuple[dict[int, Ranges], int]:
+    """(lane's number → the numbers that were read and are in the new database, as many as it takes; when the newest
+    batch of them was appended)."""
     found: dict[int, Ranges] = {}
+    newest_us = 0
     here = {number: by_number[number].here() for number in exact}
 
     def is_wanted(row: Row) -> bool:
@@ -222,7 +227,8 @@ def _copy(wreck: Wreck, rows: CacheRows, by_number: Mapping[int, LaneState], exa
         for row in wanted:
             number = row.place()[1]
             found[number] = ranges.add(found.get(number, ()), row.seq())
-    return found
+            newest_us = max(newest_us, row.tag or 0)
+    return found, newest_us
 
 
 def _guess(state: LaneState, found: Ranges) -> None:

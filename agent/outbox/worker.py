@@ -37,10 +37,18 @@ class OutboxWorker:
     async def run(self, job: Callable[[Outbox], R]) -> R:
         """Several calls for the price of one change of threads. It is finished even if the caller is cancelled."""
         assert self._outbox is not None, "open the outbox first"  # noqa: S101  # a programmer's error
-        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, job, self._outbox))
+        future = asyncio.get_running_loop().run_in_executor(self._thread, job, self._outbox)
+        future.add_done_callback(_seen)
+        return await asyncio.shield(future)
 
     async def close(self) -> None:
         """Finish what was asked for, then close the outbox."""
         if self._outbox is not None:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._outbox.close)
         self._thread.shutdown()
+
+
+def _seen(future: asyncio.Future[R]) -> None:
+    """What failed after its caller was cancelled is nobody's news any more."""
+    if not future.cancelled():
+        future.exception()

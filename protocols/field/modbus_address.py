@@ -26,10 +26,10 @@ class Table(StrEnum):
     INPUT = "input"
     HOLDING = "holding"
 
-    @property
-    def holds_bits(self) -> bool:
-        """True for coils and discrete inputs."""
-        return self in (Table.COIL, Table.DISCRETE)
+    holds_bits: bool  # true for coils and discrete inputs; asked a dozen times for each tag, so kept
+
+    def __init__(self, name: str) -> None:
+        self.holds_bits = name in ("coil", "discrete")
 
 
 _BY_DIGIT = {"0": Table.COIL, "1": Table.DISCRETE, "3": Table.INPUT, "4": Table.HOLDING}

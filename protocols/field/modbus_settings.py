@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Annotated, Literal
 
@@ -264,13 +264,17 @@ class Point:
         return Span(unit_id, self.table, self.address, self.size)
 
 
+_encoding = lru_cache(maxsize=1000)(Encoding)  # thousands of tags share a few
+_PLAIN = Meaning()
+
+
 def tag(settings: TagSettings) -> Tag:
     """The tag of these settings. Raises ValueError with a sentence when they contradict each other."""
     table, address = parse(settings.address)
     if problem := _contradiction(settings, table):
         raise ValueError(f"tag {settings.name}: {problem}")
     is_bool = table.holds_bits or (settings.bit is not None and settings.bit_count == 1)
-    encoding = Encoding(
+    encoding = _encoding(
         type=settings.type or ("bool" if is_bool else "uint16"),
         order=settings.order or "ABCD",
         bit=settings.bit,
@@ -301,7 +305,7 @@ def tag(settings: TagSettings) -> Tag:
 
 def _meaning(settings: TagSettings) -> Meaning | None:
     meaning = Meaning(settings.states, settings.flags, settings.clamp_min, settings.clamp_max)
-    return None if meaning == Meaning() else meaning
+    return None if meaning == _PLAIN else meaning
 
 
 def _contradiction(settings: TagSettings, table: Table) -> str:
@@ -373,11 +377,16 @@ def _contradiction_of_writing(settings: TagSettings, table: Table, *, needs_limi
 def _value_type(encoding: Encoding) -> ValueType:
     if encoding.is_scaled:
         return ValueType.FLOAT64
-    return {
-        "bool": ValueType.BOOL,
-        "string": ValueType.STRING,
-        "float32": ValueType.FLOAT32,
-        "float16": ValueType.FLOAT32,
-        "float64": ValueType.FLOAT64,
-        **dict.fromkeys(REGISTERS, ValueType.STRING),
-    }.get(encoding.type) or (ValueType.UINT if encoding.type.startswith(("u", "bcd")) else ValueType.INT)
+    whole = ValueType.UINT if encoding.type.startswith(("u", "bcd")) else ValueType.INT
+    return _VALUE_TYPES.get(encoding.type, whole)
+
+
+_VALUE_TYPES = {
+    "bool": ValueType.BOOL,
+    "string": ValueType.STRING,
+    "float32": ValueType.FLOAT32,
+    "float16": ValueType.FLOAT32,
+    "float64": ValueType.FLOAT64,
+    **dict.fromkeys(REGISTERS, ValueType.STRING),
+}
+"""Of all types but whole numbers."""

@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from protocols.field.contract import DeviceAway, FieldError, Group, Quality, Scan, Tag, ValueType
-from protocols.field.opcua_errors import CertificateRejected, node_sentence
+from protocols.field.opcua_errors import CertificateRejected, ChannelCut, node_sentence
 from protocols.field.opcua_inbox import Inbox
 from protocols.field.opcua_nodes import NodeAddress, parse_node
 from protocols.field.opcua_parts import parse_part
@@ -73,6 +73,10 @@ def driver(name: str, settings: Settings, groups: Sequence[Group]) -> OpcuaDrive
             "protocol opcua needs the package asyncua, which is not installed here; install it with: "
             "pip install 'holdfast[opcua]', or from locks/gateway-opcua.txt"
         )
+    for group in groups:
+        narrowed = [tag.name for tag in group.tags if tag.address.deadband or tag.address.deadband_percent]
+        if narrowed and _options(group).mode == "poll":
+            raise ValueError(f"tag {narrowed[0]} has a deadband, which only a server applies; use mode: subscribe")
     return OpcuaDriver(name, settings, groups)
 
 
@@ -134,7 +138,9 @@ class OpcuaDriver:
             certificate = chosen(found, self._settings, self._where)
             check_pin(certificate, given, self._where, self._name)
         for identity in given.identities[:-1]:
-            with suppress(CertificateRejected):  # renewed, and the server's administrator has yet to trust it
+            with suppress(
+                CertificateRejected, ChannelCut
+            ):  # renewed, and the server's administrator has yet to trust it
                 return await self._open(given.user, limits, certificate, identity)
         last = given.identities[-1] if given.identities else None
         return await self._open(given.user, limits, certificate, last)

@@ -144,6 +144,10 @@ class CertificateRejected(DeviceRefused):
     """The server does not take the certificate that we showed; another one of ours may do."""
 
 
+class ChannelCut(DeviceAway):
+    """The server hung up when it saw our certificate, or was switched off just then; another one of ours may do."""
+
+
 class ServiceFault(Exception):
     """The server refused one request as a whole, and the session lives on. The caller decides what follows."""
 
@@ -205,8 +209,8 @@ def connect_error(
     if step is Step.USER and not isinstance(error, OSError):  # TimeoutError is an OSError too
         return DeviceRefused(f"{where}: the user cannot be named in the way that the server wants ({error!r}).")
     if identity is not None and step is Step.CHANNEL and not isinstance(error, TimeoutError):
-        # Small servers say no by hanging up. DeviceAway: it may as well have been switched off at that moment.
-        return DeviceAway(
+        # Small servers say no by hanging up.
+        return ChannelCut(
             f"{where}: the server hung up when the secure channel was opened; check that it trusts {identity.public} "
             f"(SHA-256 {identity.fingerprint}), and both clocks."
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 Path = tuple[str | int, ...]
 """Where a value stands among the settings: keys, and indexes from 0 in lists."""
@@ -20,7 +21,12 @@ _SECRET = re.compile(r"passw|passphrase|secret|token", re.IGNORECASE)
 
 def is_secret(path: Path) -> bool:
     """Whether what stands there should be kept off screens and out of logs, going by the names on the way to it."""
-    return any(isinstance(part, str) and _SECRET.search(part) for part in path)
+    return any(isinstance(part, str) and _names_secret(part) for part in path)
+
+
+@lru_cache(maxsize=256)  # the same few keys in each of thousands of tags
+def _names_secret(key: str) -> bool:
+    return _SECRET.search(key) is not None
 
 
 @dataclass(frozen=True, slots=True)

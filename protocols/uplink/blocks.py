@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
+from protocols.uplink import arrays
 from protocols.uplink.batch import Block, Column
 from protocols.uplink.bulk import Assembly, Lot, Unsound
 from protocols.uplink.columns import (
@@ -146,6 +147,10 @@ def unpack_rows(
         plan = one_row(layout, modes)
         time_us, row = plan.read(streams, extras)
         return RowBlock(layout, [time_us], plan.patterns, rows=[row])
+    if rows and not exceptions and arrays.pays(rows * len(layout.tags)):
+        from protocols.uplink.array_reader import unpack_arrays  # numpy is imported where it pays, not before
+
+        return unpack_arrays(layout, rows, modes, streams, extras)
     reader, more = Reader(modes, streams), iter(extras)
     times_us = _read_times(reader, rows, layout.time_us)
     if exceptions:

@@ -16,17 +16,17 @@ from operator import attrgetter
 from typing import Any
 
 from protocols.uplink import lanes
-from protocols.uplink.columns import EXACT, EXPONENT_MAX, Base, write_values
+from protocols.uplink.columns import EXACT, EXPONENT_MAX, Base, bound_of, write_values
 from protocols.uplink.flat import FLOATS, PATTERNS
 from protocols.uplink.lanes import MASK
 from protocols.uplink.streams import WIDTHS, XOR, Writer, varints
 from protocols.values import ValueType
 
 _LIMITS = {ValueType.INT: (-(1 << 63), (1 << 63) - 1), ValueType.UINT: (0, (1 << 64) - 1)}
-_SHIFT = 1.5 * 2.0**52
+SHIFT = 1.5 * 2.0**52
 """A float64 plus this has no room for fractions: its lowest bits are the number rounded, half to even."""
-_SHIFT_BITS = 0x4338 << 48
-_UNCLEAR = XOR - 1
+SHIFT_BITS = 0x4338 << 48
+UNCLEAR = XOR - 1
 _NEAR = bytes(range(0x30, 0x40))
 """Byte 6 of a number that was shifted so and lies within 2^51; byte 7 is 0x43."""
 
@@ -155,16 +155,18 @@ class Assembly:
     def _decimals(self, lot: Lot, flat: list[float], values: array[float], ranges: _Ranges) -> list[int]:
         """As integers of the lot's exponent. Returns the columns that are not exactly that; they are left out."""
         power = 10.0**lot.exponent
-        shifted = [value * power + _SHIFT for value in flat]
+        shifted = [value * power + SHIFT for value in flat]
         now = lanes.little_endian(array("d", shifted))
-        odd = _differing(array(values.typecode, [(number - _SHIFT) / power for number in shifted]), values, ranges)
-        if now[7::8].count(0x43) < len(flat) or now[6::8].translate(None, _NEAR):
+        odd = _differing(array(values.typecode, [(number - SHIFT) / power for number in shifted]), values, ranges)
+        low, high = near(values.typecode, lot.exponent)
+        far = now[7::8].count(0x43) < len(flat) or now[6::8].translate(None, _NEAR)
+        if far or (high < 2.0**53 and (max(shifted) >= high or min(shifted) < low)):
             odd |= {
                 number
                 for number, (start, end) in enumerate(zip(ranges.starts, ranges.ends, strict=True))
-                if not all(2.0**52 <= value < 2.0**53 for value in shifted[start:end])
+                if not all(low <= value < high for value in shifted[start:end])
             }
-        bases = [base + _SHIFT_BITS for base in lot.bases]
+        bases = [base + SHIFT_BITS for base in lot.bases]
         self._integers(Lot(lot.kind, lot.exponent, lot.places, bases), now, ranges, odd)
         return sorted(odd)
 
@@ -182,7 +184,7 @@ class Assembly:
             if need == XOR:
                 self._patterns(some, lanes.little_endian(values), cut)
                 odd = []
-            elif need != _UNCLEAR and (need != lot.exponent or lot.is_guess):
+            elif need != UNCLEAR and (need != lot.exponent or lot.is_guess):
                 odd = self._decimals(some, of_some, values, cut)
             for at in odd:
                 base = Base(lot.exponent, lot.bases[columns[at]])
@@ -283,22 +285,28 @@ def _needs(numbers: Sequence[int], flat: list[float], ranges: _Ranges, code: str
 
 
 def _need(values: Sequence[float], code: str, least: int) -> list[int]:
-    """The least exponent from `least` on with which each value is exact; XOR: none is; _UNCLEAR: too large to say."""
+    """The least exponent from `least` on with which each value is exact; XOR: none is; UNCLEAR: too large to say."""
     needs, wanted, left = [XOR] * len(values), array(code, values), list(range(len(values)))
     for exponent in range(least, EXPONENT_MAX + 1):
-        power = 10.0**exponent
-        shifted = [values[at] * power + _SHIFT for at in left]
-        again = array(code, [(number - _SHIFT) / power for number in shifted])
+        power, (low, high) = 10.0**exponent, near(code, exponent)
+        shifted = [values[at] * power + SHIFT for at in left]
+        again = array(code, [(number - SHIFT) / power for number in shifted])
         still = []
         for at, number, found in zip(left, shifted, again, strict=True):
-            if not 2.0**52 <= number < 2.0**53:
-                needs[at] = _UNCLEAR if abs(values[at]) * power < EXACT else XOR
+            if not low <= number < high:
+                needs[at] = UNCLEAR if abs(values[at]) * power < bound_of(code, exponent) else XOR
             elif found == wanted[at] and (found or copysign(1.0, wanted[at]) > 0):
                 needs[at] = exponent
             else:
                 still.append(at)
         left = still
     return needs
+
+
+def near(code: str, exponent: int) -> tuple[float, float]:
+    """From where to before where a shifted number is as it should be; no infinity and no NaN lies there."""
+    bound = bound_of(code, exponent)
+    return (2.0**52, 2.0**53) if bound == EXACT else (SHIFT - bound + 1, SHIFT + bound)
 
 
 def _overflows(values: array[float], flat: Sequence[float]) -> bool:

@@ -23,6 +23,9 @@ STATUS_MAX = 0xFFFFFFFF
 EXPONENT_MAX = 9
 EXACT = 1 << 53
 """Whole numbers below this are exact as float64."""
+TELLING = 1 << 22
+"""A float32 has 24 bits. Whole numbers of about as many say no more than the float's own pattern, and noise looks like
+decimals by chance: as patterns it takes a tenth fewer bytes."""
 
 _DIGITS = b"0" + b"1" * 255
 _EIGHT = [tuple(bool(byte >> at & 1) for at in range(8)) for byte in range(256)]
@@ -40,6 +43,11 @@ class Base:
 NO_BASE = Base()
 
 
+def bound_of(code: str, exponent: int) -> int:
+    """Below what the whole numbers of a column with this decimal exponent have to stay. `code`: of its values."""
+    return TELLING if code == "f" and exponent else EXACT
+
+
 def _decimal(numbers: Sequence[float], code: str, least: int = 0) -> tuple[int, list[int]] | None:
     """(k, integers) where every value is exactly n ÷ 10^k in the column's own width, with the least k ≥ `least`."""
     wanted = array(code, numbers).tobytes()
@@ -52,7 +60,8 @@ def _decimal(numbers: Sequence[float], code: str, least: int = 0) -> tuple[int, 
                 if not wanted.startswith(probe):
                     continue
             integers = [round(n * power) for n in numbers]
-            if max(integers) >= EXACT or min(integers) <= -EXACT:
+            bound = bound_of(code, exponent)
+            if max(integers) >= bound or min(integers) <= -bound:
                 return None
             if array(code, [n / power for n in integers]).tobytes() == wanted:
                 return exponent, integers

@@ -15,11 +15,11 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any
+from operator import itemgetter
+from typing import Any, Protocol
 
-from protocols.uplink.batch import Block
+from protocols.uplink.batch import Block, Column
 from protocols.uplink.blocks import pack_columns, pack_types, unpack_rows, unpack_tags
-from protocols.uplink.bulk import Assembly
 from protocols.uplink.columns import Base, base_of, pack_runs
 from protocols.uplink.flat import TEXTS, Layout, Tag
 from protocols.uplink.frames import FrameError, pack, unpack
@@ -30,6 +30,8 @@ from protocols.values import ValueType
 VERSION = 1
 REF_BYTES = 6
 _LAYOUTS_MAX = 16
+_ROWS_ENOUGH = 8
+_EXPONENTS = bytes(mode & 0x0F for mode in range(256))
 _TIME_SCALES = ((6, 1_000_000), (3, 1000), (0, 1))
 
 
@@ -62,7 +64,7 @@ class Definition:
         key, positions = reference, None
         if steps is not None:
             positions = _positions(steps, len(self.tags))
-            key += varints(steps)
+            key += varints([len(steps), *steps])  # no column at all is another key than all of them
         found = self._layouts.get(key)
         if found is None:
             found = self.part(key, range(len(self.tags)) if positions is None else positions)
@@ -94,19 +96,28 @@ def define(
 ) -> Definition:
     """A definition of `tags`, with `block`'s values to be near to; tags that it lacks get no expectation.
 
-    `least`: tag → at least so many decimals, or XOR.
+    `least`: tag → at least so many decimals, or XOR. With that a few of the block's rows are enough to go by.
     """
-    wanted = least or {}
-    assembly, _, _ = pack_columns(block.columns, [Base(wanted.get(column.name, 0)) for column in block.columns])
+    wanted, columns = least or {}, block.columns if least is None else _some_rows(block)
+    assembly, _, _ = pack_columns(columns, [Base(wanted.get(column.name, 0)) for column in columns])
     modes = iter(assembly.modes[1:])
     found = {
         column.name: base_of(column.type, column.values, next(modes) & 0x0F)
-        for column in block.columns
+        for column in columns
         if column.type not in TEXTS
     }
     bases = tuple(found.get(name, Base()) for name, _, _ in tags)
     time_us = block.times_us[-1] if block.times_us else 0
     return Definition(gateway, epoch, block.device, group, time_us, tuple(tags), bases)
+
+
+def _some_rows(block: Block) -> Sequence[Column]:
+    """Of a block of many whole rows the first, the last, and some between."""
+    last = len(block.times_us) - 1
+    if last < 2 * _ROWS_ENOUGH or any(column.rows is not None for column in block.columns):
+        return block.columns
+    pick = itemgetter(*(last * at // (_ROWS_ENOUGH - 1) for at in range(_ROWS_ENOUGH)))
+    return [Column(column.name, column.type, pick(column.values)) for column in block.columns]
 
 
 def encode(definition: Definition) -> bytes:
@@ -192,10 +203,20 @@ def pack_referring(block: Block, reference: bytes, definition: Definition) -> Re
     return put_together(layout, None if whole else present, assembly, block.times_us, extras, exceptions)
 
 
+class Sequences(Protocol):
+    """The numbers of one block, see protocols/uplink/bulk.py. `modes`: one byte for each sequence."""
+
+    modes: Any
+
+    def add_times(self, times: Sequence[int], exponent: int, base: int) -> None: ...
+
+    def packed(self) -> list[bytes]: ...
+
+
 def put_together(
     layout: Layout,
     present: Sequence[int] | None,
-    assembly: Assembly,
+    assembly: Sequences,
     times_us: Sequence[int],
     extras: list[Any],
     exceptions: dict[int, list[Any]],
@@ -223,7 +244,7 @@ def put_together(
         parts.pop()
         while parts[-1] in (None, [], {}):
             parts.pop()
-    if parts[3:4] in ([], [None]):
+    if modes[1:].translate(_EXPONENTS) == expected[1:].translate(_EXPONENTS):
         return Referring(parts, [])
     others = [
         (at if present is None else present[at], mode & 0x0F)

@@ -113,7 +113,7 @@ class RowBlock(Block):
     def rows(self) -> Sequence[Sequence[Value]]:
         """One per time, with a value for each of the layout's tags."""
         if self._rows is None:
-            by_tag = self._by_tag
+            by_tag = self._tag_by_tag()
             rows = list(zip(*by_tag, strict=True)) if by_tag else [()] * len(self.times_us)
             object.__setattr__(self, "_rows", rows)
             return rows
@@ -122,16 +122,18 @@ class RowBlock(Block):
     @property
     def columns(self) -> Sequence[Column]:
         if self._columns is None:
-            by_tag = self._by_tag
-            if by_tag is None:
-                by_tag = [[row[at] for row in self.rows] for at in range(len(self.layout.tags))]
             columns = [
                 Column(name, kind, values, unit)
-                for (name, kind, unit), values in zip(self.layout.tags, by_tag, strict=True)
+                for (name, kind, unit), values in zip(self.layout.tags, self._tag_by_tag(), strict=True)
             ]
             object.__setattr__(self, "_columns", columns)
             return columns
         return self._columns
+
+    def _tag_by_tag(self) -> Sequence[Sequence[Value]]:
+        if self._by_tag is None:
+            return [[row[at] for row in self.rows] for at in range(len(self.layout.tags))]
+        return self._by_tag
 
     def readings(self) -> int:
         """How many readings it holds."""

@@ -54,7 +54,12 @@ class FrameError(ValueError):
 def pack(value: Any) -> bytes:
     """MessagePack in a Zstandard frame with content size and checksum."""
     packed: bytes = msgpack.packb(value, use_bin_type=True)
-    return zstd.compress(packed, options=_COMPRESSION)
+    return compress(packed)
+
+
+def compress(raw: bytes) -> bytes:
+    """A Zstandard frame with content size and checksum."""
+    return zstd.compress(raw, options=_COMPRESSION)
 
 
 def unpack(payload: bytes) -> Any:
@@ -63,7 +68,7 @@ def unpack(payload: bytes) -> Any:
         raise FrameError("the message is empty")
     if len(payload) > PAYLOAD_BYTES_MAX:
         raise FrameError(f"a message of {len(payload)} bytes is over the limit of {PAYLOAD_BYTES_MAX}")
-    raw = _decompress(payload)
+    raw = decompress(payload)
     if _is_msgpack(raw):
         value = _from_msgpack(raw)
     elif raw[:1] in _JSON_FIRST and raw:
@@ -74,7 +79,8 @@ def unpack(payload: bytes) -> Any:
     return value
 
 
-def _decompress(payload: bytes) -> bytes:
+def decompress(payload: bytes) -> bytes:
+    """What is in one of the three compressions, or the payload itself. Raises FrameError."""
     if payload.startswith(_ZSTD):
         return _zstd(payload)
     if payload.startswith(_GZIP):

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from protocols.uplink import arrays
 from protocols.uplink.bulk import Assembly, Lot, Unsound
 from protocols.uplink.columns import TEXT_MAX, pack_bits, pack_runs
 from protocols.uplink.definition import Definition, Referring, put_together
 from protocols.uplink.flat import TEXTS, picker
 from protocols.values import Value, ValueType
+
+if TYPE_CHECKING:
+    from protocols.uplink.array_packer import ArrayPacker
 
 Row = Sequence[Value]
 _BITS = {False: b"\x00", True: b"\x01"}
@@ -24,6 +28,8 @@ class RowPacker:
     """Packs rows of one definition, whose columns are all present, in order."""
 
     def __init__(self, reference: bytes, definition: Definition) -> None:
+        self._reference, self._definition = reference, definition
+        self._arrays: ArrayPacker | None = None
         self._layout = definition.layout(reference)
         lots: dict[tuple[ValueType, int], tuple[Lot, list[int]]] = {}
         texts: dict[ValueType, list[int]] = {}
@@ -48,10 +54,19 @@ class RowPacker:
         """
         if not rows or set(map(len, rows)) != {len(self._layout.tags)}:
             return None
+        if arrays.pays(len(rows) * len(self._layout.tags)):
+            return self._with_numpy().pack(times_us, rows)
         try:
             return self._pack(times_us, rows)
         except Unsound:
             return None
+
+    def _with_numpy(self) -> ArrayPacker:
+        if self._arrays is None:
+            from protocols.uplink.array_packer import ArrayPacker  # numpy is imported where it pays, not before
+
+            self._arrays = ArrayPacker(self._reference, self._definition)
+        return self._arrays
 
     def _pack(self, times_us: Sequence[int], rows: Sequence[Row]) -> Referring:
         layout = self._layout
@@ -60,7 +75,7 @@ class RowPacker:
             assembly.add(lot, _flat(pick, rows), [len(rows)] * len(lot.places))
         extras: dict[int, Any] = {}
         for kind, positions, pick in self._texts:
-            packed = (_bits if kind is ValueType.BOOL else _runs)(_flat(pick, rows), len(rows))
+            packed = (_bits if kind is ValueType.BOOL else runs)(_flat(pick, rows), len(rows))
             extras.update(zip(positions, packed, strict=True))
         return put_together(layout, None, assembly, times_us, [extras[at] for at in self._order], {})
 
@@ -80,7 +95,8 @@ def _bits(flat: list[Any], count: int) -> list[bytes]:
     return [pack_bits(flat[at : at + count]) for at in range(0, len(flat), count)]
 
 
-def _runs(flat: list[Any], count: int) -> list[list[Any]]:
+def runs(flat: list[Any], count: int) -> list[list[Any]]:
+    """Runs of each of some columns of texts, `count` values each. Raises Unsound."""
     if set(map(type, flat)) != {str} or max(map(len, flat)) > TEXT_MAX:
         raise Unsound
     try:

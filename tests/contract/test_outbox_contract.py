@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from agent.outbox.contract import HIGH, LOW, NORMAL, Draft, Dropped, Encoded, GroupDefinition, Held, Lane, Outbox
-from agent.outbox.disk import DiskOutbox
 from agent.outbox.memory import MemoryOutbox
+from tests.support.timed_outbox import TimedOutbox
 
 Make = Callable[..., Outbox]
 S = 1_000_000  # a second in microseconds
@@ -24,7 +24,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
         if request.param == "memory":
             made.append(MemoryOutbox(**options))
         else:
-            made.append(DiskOutbox(tmp_path / f"outbox-{len(made)}", reserve_bytes=0, **options))
+            made.append(TimedOutbox(tmp_path / f"outbox-{len(made)}", reserve_bytes=0, **options))
         return made[-1]
 
     yield build

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from agent.outbox.contract import NORMAL, PRIORITIES, Draft, Encoded, Lane, Outbox
-from agent.outbox.disk import DiskOutbox
 from agent.outbox.memory import MemoryOutbox
 from protocols.uplink import ranges
 from protocols.uplink.batch import Batch, Block, Column
 from protocols.uplink.envelope import decode, encode
 from protocols.values import ValueType
+from tests.support.timed_outbox import TimedOutbox
 
 S = 1_000_000
 GRACE_S, AGE_S = 240, 500
@@ -313,7 +313,7 @@ class DiskMachine(OutboxMachine):
     def open(self) -> None:
         if not hasattr(self, "directory"):
             self.directory = Path(tempfile.mkdtemp(prefix="holdfast-outbox-"))
-        self.outbox = DiskOutbox(
+        self.outbox = TimedOutbox(
             self.directory, limit_bytes=LIMIT_BYTES, grace_s=GRACE_S, age_max_s=AGE_S, reserve_bytes=0
         )
 

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from agent.definitions import Book
 from agent.outbox.contract import HIGH, NORMAL, Draft, Lane, Outbox
-from agent.outbox.disk import DiskOutbox
 from agent.outbox.memory import MemoryOutbox
 from protocols.field.contract import Group, Scan, Tag
 from protocols.uplink import definition as definitions
@@ -23,6 +22,7 @@ from protocols.uplink import ranges
 from protocols.uplink.definition import Definition
 from protocols.uplink.envelope import decode
 from protocols.values import ValueType
+from tests.support.timed_outbox import TimedOutbox
 
 Make = Callable[..., Outbox]
 S = 1_000_000
@@ -52,7 +52,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
         if request.param == "memory":
             made.append(MemoryOutbox(**options))
         else:
-            made.append(DiskOutbox(tmp_path / f"outbox-{len(made)}", reserve_bytes=0, **options))
+            made.append(TimedOutbox(tmp_path / f"outbox-{len(made)}", reserve_bytes=0, **options))
         return made[-1]
 
     yield build
@@ -115,11 +115,11 @@ def test_a_fork_moves_what_was_never_offered_and_leaves_the_rest(make: Make) -> 
 
 def test_what_was_appended_before_the_opening_keeps_its_number_at_a_fork(tmp_path: Path) -> None:
     plant = Plant()
-    outbox = DiskOutbox(tmp_path, reserve_bytes=0)
+    outbox = TimedOutbox(tmp_path, reserve_bytes=0)
     old = Lane("press", outbox.epoch)
     outbox.append([plant.draft() for _ in range(3)], 1)
     outbox.close()
-    outbox = DiskOutbox(tmp_path, reserve_bytes=0)
+    outbox = TimedOutbox(tmp_path, reserve_bytes=0)
     outbox.append([plant.draft() for _ in range(3)], 2)
     outbox.offer(old, 4, 4)
     outbox.fork("told to")
@@ -127,7 +127,7 @@ def test_what_was_appended_before_the_opening_keeps_its_number_at_a_fork(tmp_pat
     assert scans(outbox, Lane("press", outbox.epoch)) == [5, 6]
     epoch = outbox.epoch
     outbox.close()
-    outbox = DiskOutbox(tmp_path, reserve_bytes=0)
+    outbox = TimedOutbox(tmp_path, reserve_bytes=0)
     assert outbox.epoch == epoch
     assert scans(outbox, old) == [1, 2, 3, 4]
     assert scans(outbox, Lane("press", outbox.epoch)) == [5, 6]
@@ -137,7 +137,7 @@ def test_what_was_appended_before_the_opening_keeps_its_number_at_a_fork(tmp_pat
 def test_a_virtual_machine_put_back_to_a_snapshot_stores_everything_once(tmp_path: Path) -> None:
     """The receiver has numbers of a future that did not happen; what is new gets numbers that it does not know."""
     plant = Plant()
-    outbox = DiskOutbox(tmp_path / "vm", reserve_bytes=0)
+    outbox = TimedOutbox(tmp_path / "vm", reserve_bytes=0)
     old = Lane("press", outbox.epoch)
     outbox.append([plant.draft() for _ in range(4)], 1)
     outbox.close()
@@ -151,7 +151,7 @@ def test_a_virtual_machine_put_back_to_a_snapshot_stores_everything_once(tmp_pat
         for number in range(first, last + 1):
             stored.setdefault((lane, number), scans(outbox, lane, number, number))
 
-    outbox = DiskOutbox(tmp_path / "vm", reserve_bytes=0)
+    outbox = TimedOutbox(tmp_path / "vm", reserve_bytes=0)
     outbox.append([plant.draft() for _ in range(4)], 2)  # the future that did not happen for the gateway
     deliver(old, 1, 7)
     outbox.close()
@@ -160,7 +160,7 @@ def test_a_virtual_machine_put_back_to_a_snapshot_stores_everything_once(tmp_pat
             file.truncate()
             file.write(content)
     marker.with_name("kept").replace(marker)
-    outbox = DiskOutbox(tmp_path / "vm", reserve_bytes=0)
+    outbox = TimedOutbox(tmp_path / "vm", reserve_bytes=0)
     assert outbox.news == (), "nothing here shows what happened"
     outbox.append([plant.draft() for _ in range(5)], 3)
     for number in range(1, 5):
@@ -247,7 +247,7 @@ steps = st.lists(
 def test_no_reading_is_stored_twice_whatever_happens(steps: list[tuple[str, Any, Any]], newest_first: bool) -> None:
     """`stored`: what a receiver has by lane and number; it stores each number once."""
     directory = Path(tempfile.mkdtemp(prefix="holdfast-thin-"))
-    outbox, plant = DiskOutbox(directory, limit_bytes=6_000, thin_out=True, reserve_bytes=0), Plant()
+    outbox, plant = TimedOutbox(directory, limit_bytes=6_000, thin_out=True, reserve_bytes=0), Plant()
     stored: dict[tuple[Lane, int], list[int]] = {}
     declared: dict[Lane, ranges.Ranges] = {}
 
@@ -278,7 +278,7 @@ def test_no_reading_is_stored_twice_whatever_happens(steps: list[tuple[str, Any,
             outbox.fork("told to")
         else:
             outbox.close()
-            outbox = DiskOutbox(directory, limit_bytes=6_000, thin_out=True, reserve_bytes=0)
+            outbox = TimedOutbox(directory, limit_bytes=6_000, thin_out=True, reserve_bytes=0)
     send(1 << 20)
     hear()
     everything = Counter(second for taken in stored.values() for second in taken)

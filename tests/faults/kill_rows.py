@@ -29,6 +29,7 @@ async def kill_agent(stage: Stage) -> Verdict:
             await line.kill_agent(line.gateway)
             line.gateway.service.start()
             line.injections += 1
+        await line.recovers("after the last kill")
         return await stage.verdict(line)
 
 
@@ -39,6 +40,7 @@ async def kill_receiver(stage: Stage) -> Verdict:
             await _kill(line.receiver)
             line.receiver.start()
             line.injections += 1
+        await line.recovers("after the last kill")
         return await stage.verdict(line)
 
 
@@ -51,6 +53,7 @@ async def kill_broker(stage: Stage) -> Verdict:
                 await line.pause(0, 0.5)
             await line.broker.start()
             line.injections += 1
+        await line.recovers("after the last kill")
         return await stage.verdict(line)
 
 
@@ -80,6 +83,7 @@ async def kill_several(stage: Stage) -> Verdict:
                     case _:
                         await line.broker.start()
                 await line.pause(0, 0.3)
+        await line.recovers("after the last kill")
         return await stage.verdict(line)
 
 

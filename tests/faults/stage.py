@@ -27,7 +27,7 @@ class Row:
     full: int
     quick: int = 0
     needs: tuple[Callable[[], str], ...] = ()
-    timeout_s: float = 900.0
+    timeout_s: float = 1800.0
     dead_letters: bool = False
     missing_batches: bool = False
     exits: bool = False

@@ -71,7 +71,8 @@ class Plant:
                 "batch": {"interval_s": 0},
                 "shutdown_drain_s": 40,
                 "devices": [
-                    counter_settings(device, f"plc-{at}", f"press-{at}", PERIOD_S)
+                    # The devices live in this process, which sometimes waits for a command of ours.
+                    counter_settings(device, f"plc-{at}", f"press-{at}", PERIOD_S) | {"timeout_s": 20.0}
                     for at, device in enumerate(self.devices)
                 ],
             },
@@ -110,7 +111,8 @@ class Plant:
             assert len(found) == len(set(found)), "a reading is stored twice"
             assert set(found) <= set(device.served), "a reading is stored that the device never gave"
             missing = sorted(set(device.served) - set(found))
-            assert len(missing) <= lost_per_device_max, f"plc-{at}: readings {missing[:20]} of {device.served[-1]} are missing"
+            of = device.served[-1]
+            assert len(missing) <= lost_per_device_max, f"plc-{at}: readings {missing[:20]} of {of} are missing"
 
 
 async def test_nothing_is_lost_or_doubled_when_broker_receiver_and_agent_are_killed(tmp_path: Path) -> None:
@@ -162,8 +164,8 @@ async def test_a_broker_that_forgets_everything_costs_nothing(tmp_path: Path) ->
         plant.check()
 
 
-async def test_a_receiver_that_has_forgotten_everything_does_not_stop_the_line(tmp_path: Path) -> None:
-    """Its database is new: what was confirmed to the old one is gone from the gateway, is declared, and goes on."""
+async def test_a_receiver_that_has_forgotten_everything_gets_it_again(tmp_path: Path) -> None:
+    """Its database is new: what was confirmed to the old one is still kept by the gateway, and is sent again."""
     async with mosquitto(tmp_path / "broker") as broker:
         plant = Plant(tmp_path, broker)
         async with programs(plant.agent, plant.receiver, devices=plant.devices):
@@ -181,13 +183,14 @@ async def test_a_receiver_that_has_forgotten_everything_does_not_stop_the_line(t
             plant.receiver.start()
             await plant.flows("into the new database", more=40)
             await until(
-                "the ledger says what was dropped and is whole again",
+                "the ledger is whole again",
                 lambda: all(
-                    m["ledger"]["missing"] == 0 and m["ledger"]["dropped"] > 0
+                    m["ledger"]["missing"] == 0 and m["ledger"]["dropped"] == 0
                     for m in plant.cloud("machine", "list")["machines"]
                 ),
             )
             await plant.finish()
+        plant.check()
 
 
 async def test_the_same_over_nats(tmp_path: Path) -> None:

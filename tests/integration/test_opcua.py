@@ -794,7 +794,7 @@ async def test_a_server_that_answers_something_else(server: OpcuaServer, monkeyp
         return []
 
     monkeypatch.setattr(InternalSession, "read", nothing)
-    await refused(driver(server.url, group({})), DeviceAway, "gave 0 answers to 3 questions")
+    await refused(driver(server.url, group({})), DeviceAway, "gave 0 answers to 4 questions")
 
 
 async def test_the_session_ends_with_the_connection(server: OpcuaServer) -> None:

@@ -120,7 +120,7 @@ async def test_every_policy_with_a_password(server: NodeOpcua, tmp_path: Path, p
 
 
 async def test_deadbands_are_the_servers(server: NodeOpcua) -> None:
-    tags = {
+    tags: dict[str, dict[str, Any]] = {
         "absolute": {"node": "Temperature", "type": "float64", "deadband": 2.0},
         "percent": {"node": "Pressure", "type": "float64", "deadband_percent": 10.0},  # of 200
         "no_range": {"node": "Temperature", "type": "float64", "deadband_percent": 10.0},

@@ -8,8 +8,10 @@ import re
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from asyncua.common.connection import SecureConnection
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
@@ -285,6 +287,35 @@ async def test_a_renewed_certificate_locks_nobody_out(
     assert str(pki / PUBLIC) in said
     [alone] = identities(pki, datetime.now(UTC) + timedelta(days=61))
     assert alone.fingerprint == new.fingerprint
+
+
+async def test_a_server_that_says_no_by_hanging_up(
+    server: OpcuaServer, pki: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a word, when the secure channel is opened: then the certificate before the renewal is tried, too."""
+    trust(pki, server)
+    [old] = identities(pki, datetime.now(UTC) - opcua_identity.VALID + timedelta(days=60))
+    welcome = [(pki / PUBLIC).read_bytes(), server.certificate]  # the client's side of a connection asks, too
+    select = SecureConnection.select_policy
+
+    def hang_up(self: SecureConnection, uri: str, certificate: bytes | None, *more: Any) -> None:
+        if certificate is not None and certificate not in welcome:
+            assert server._listener is not None
+            for client in list(server._listener.clients):
+                if client.transport is not None:
+                    client.transport.abort()
+            raise ConnectionError("not welcome")
+        select(self, uri, certificate, *more)
+
+    monkeypatch.setattr(SecureConnection, "select_policy", hang_up)
+    plc = driver(server.url, pki)
+    assert await temperature(plc) == 71.5
+    new, _ = identities(pki, datetime.now(UTC))
+    assert new.fingerprint != old.fingerprint
+    welcome.clear()
+    with pytest.raises(DeviceAway, match="check that it trusts") as caught:
+        await plc.connect()
+    assert str(pki / PUBLIC) in str(caught.value)
 
 
 async def test_a_secured_channel_is_renewed_in_time(

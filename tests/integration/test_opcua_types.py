@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from asyncua import ua
 from asyncua.ua.object_ids import ObjectIds
+from asyncua.ua.status_codes import StatusCodes
 
 from protocols.field import opcua, opcua_session
 from protocols.field.contract import DeviceAway, Group, Quality, Value, ValueType
@@ -293,7 +294,7 @@ async def test_every_tag_of_a_server_that_takes_no_more_items_is_accounted_for(
         results = await create(params, *more)
         for at, result in enumerate(results):
             if at >= 2:
-                result.StatusCode = ua.StatusCode(ua.UInt32(ua.StatusCodes.BadTooManyMonitoredItems))
+                result.StatusCode = ua.StatusCode(ua.UInt32(StatusCodes.BadTooManyMonitoredItems))
         return results
 
     monkeypatch.setattr(service, "create_monitored_items", few)

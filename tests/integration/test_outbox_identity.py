@@ -10,7 +10,7 @@ import pytest
 
 from agent.outbox import identity
 from agent.outbox.contract import Draft, Encoded, Lane
-from agent.outbox.disk import DiskOutbox
+from tests.support.timed_outbox import TimedOutbox
 
 
 def draft() -> Draft:
@@ -19,14 +19,14 @@ def draft() -> Draft:
 
 def build(directory: Path, count: int = 3) -> str:
     """Its epoch."""
-    outbox = DiskOutbox(directory, reserve_bytes=0)
+    outbox = TimedOutbox(directory, reserve_bytes=0)
     outbox.append([draft() for _ in range(count)], 1)
     epoch = outbox.epoch
     outbox.close()
     return epoch
 
 
-def expect_new_epoch(outbox: DiskOutbox, old: str, what: str) -> None:
+def expect_new_epoch(outbox: TimedOutbox, old: str, what: str) -> None:
     assert outbox.epoch != old
     assert what in outbox.news[0]
     held = outbox.held()[Lane("m", old)]
@@ -42,7 +42,7 @@ def expect_new_epoch(outbox: DiskOutbox, old: str, what: str) -> None:
     epoch = outbox.epoch
     directory = outbox._place.directory
     outbox.close()
-    again = DiskOutbox(directory, reserve_bytes=0)
+    again = TimedOutbox(directory, reserve_bytes=0)
     assert (again.epoch, again.news) == (epoch, ())
     again.close()
 
@@ -50,7 +50,7 @@ def expect_new_epoch(outbox: DiskOutbox, old: str, what: str) -> None:
 def test_a_copy_is_recognised(tmp_path: Path) -> None:
     epoch = build(tmp_path / "o")
     shutil.copytree(tmp_path / "o", tmp_path / "copy")
-    original, copied = (DiskOutbox(tmp_path / name, reserve_bytes=0) for name in ("o", "copy"))
+    original, copied = (TimedOutbox(tmp_path / name, reserve_bytes=0) for name in ("o", "copy"))
     assert (original.epoch, original.news) == (epoch, ())
     assert copied.instance != original.instance
     original.close()
@@ -61,19 +61,19 @@ def test_a_backup_put_back_over_it_is_recognised(tmp_path: Path) -> None:
     """In place, so that even the files are the same ones."""
     epoch = build(tmp_path / "o")
     backup = {path: path.read_bytes() for path in (tmp_path / "o").rglob("*") if path.is_file()}
-    outbox = DiskOutbox(tmp_path / "o", reserve_bytes=0)
+    outbox = TimedOutbox(tmp_path / "o", reserve_bytes=0)
     outbox.append([draft()], 2)
     outbox.close()
     for path, content in backup.items():
         path.write_bytes(content)
-    expect_new_epoch(DiskOutbox(tmp_path / "o", reserve_bytes=0), epoch, "a copy or a restored backup")
+    expect_new_epoch(TimedOutbox(tmp_path / "o", reserve_bytes=0), epoch, "a copy or a restored backup")
 
 
 def test_moving_it_on_the_same_file_system_changes_nothing(tmp_path: Path) -> None:
     epoch = build(tmp_path / "o")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "o").rename(tmp_path / "elsewhere" / "o")
-    outbox = DiskOutbox(tmp_path / "elsewhere" / "o", reserve_bytes=0)
+    outbox = TimedOutbox(tmp_path / "elsewhere" / "o", reserve_bytes=0)
     assert (outbox.epoch, outbox.news) == (epoch, ())
     outbox.close()
 
@@ -84,10 +84,10 @@ def test_a_crash_between_the_steps_of_opening_is_no_copy(tmp_path: Path) -> None
     marker = identity.Marker(tmp_path / "o")
     kept = tmp_path / "kept"
     kept.hardlink_to(tmp_path / "o" / "life")
-    DiskOutbox(tmp_path / "o", reserve_bytes=0).close()
+    TimedOutbox(tmp_path / "o", reserve_bytes=0).close()
     kept.replace(tmp_path / "o" / "life")
     assert marker.found() is not None
-    outbox = DiskOutbox(tmp_path / "o", reserve_bytes=0)
+    outbox = TimedOutbox(tmp_path / "o", reserve_bytes=0)
     assert (outbox.epoch, outbox.news) == (epoch, ())
     outbox.close()
 
@@ -171,4 +171,4 @@ def test_a_change_of_machine_begins_new_epochs(tmp_path: Path, monkeypatch: pyte
         return {**found, "machine": ["0123456789abcdef"]}
 
     monkeypatch.setattr(identity, "find_signs", elsewhere)
-    expect_new_epoch(DiskOutbox(tmp_path / "o", reserve_bytes=0), epoch, "another machine")
+    expect_new_epoch(TimedOutbox(tmp_path / "o", reserve_bytes=0), epoch, "another machine")

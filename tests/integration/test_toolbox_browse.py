@@ -55,7 +55,7 @@ async def test_chosen_variables_become_tags_that_can_be_read(holdfast: Toolbox, 
         written = await holdfast.run(tmp_path, "browse", server.url, "--write", "oven", "-f", "*e*", "--json")
         names = [tag["name"] for tag in written.json["tags"]]
         assert {"Temperature", "OvenTemperature", "Recipe", "Since"} <= set(names)
-        assert set(written.json["unfit"]) == {"Curve", "Broken"}
+        assert {"Curve", "Broken"} <= set(written.json["unfit"])
         tried = await holdfast.run(tmp_path, "device", "test", "oven")
         assert f"{len(names)} of {len(names)} tags good" in tried.out
         # By the device's name now; what is a tag already is left alone.

@@ -12,12 +12,24 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from agent.outbox.contract import NORMAL, Draft, Encoded, GroupDefinition, Held, Lane, OutboxFull, OutboxStats, Stored
+from agent.outbox.contract import (
+    NORMAL,
+    Draft,
+    Encoded,
+    GroupDefinition,
+    Held,
+    Lane,
+    OutboxError,
+    OutboxFull,
+    OutboxStats,
+    Stored,
+)
 from agent.outbox.lane import LaneState
 from agent.outbox.lanes import Lanes, Limits
 from agent.outbox.records import pack_lane, pack_whole, unpack_lane, unpack_whole
 from agent.outbox.rewrite import move
 from agent.outbox.rows import MemoryRows, Whole
+from agent.outbox.steady import SteadyClock
 from protocols.uplink.ranges import Ranges
 
 Note = Callable[[Lane, int, Encoded], None]
@@ -25,17 +37,20 @@ Note = Callable[[Lane, int, Encoded], None]
 
 @dataclass
 class Disk:
-    """What is durable. `full`: it takes no new batch. `given`: to how many outboxes it was handed over (a clone)."""
+    """What is durable. `full`: it takes no new batch. `failing`: the share of calls that fail."""
 
     rows: MemoryRows = field(default_factory=MemoryRows)
     whole: bytes = b""
     lanes: dict[int, bytes] = field(default_factory=dict)
     definitions: dict[tuple[int, bytes], GroupDefinition] = field(default_factory=dict)
     full: bool = False
+    failing: float = 0.0
 
     def backup(self) -> Disk:
         """As it is now; later changes leave it alone."""
-        return copy.deepcopy(self)
+        found = copy.deepcopy(self)
+        found.full, found.failing = False, 0.0
+        return found
 
 
 class _Rows(MemoryRows):
@@ -77,6 +92,7 @@ class SimulatedOutbox:
 
     def __init__(self, disk: Disk, limits: Limits, chance: random.Random, note: Note, copied: bool) -> None:
         self._disk = disk
+        self._chance = chance
         self._note = note
         self.news: Sequence[str] = ()
         self.instance = f"{chance.getrandbits(64):016x}"
@@ -91,70 +107,96 @@ class SimulatedOutbox:
         whole = unpack_whole(disk.whole)[0] if disk.whole else Whole({NORMAL: new_epoch()})
         states = [unpack_lane(number, packed, definition(number)) for number, packed in disk.lanes.items()]
         self._lanes = Lanes(rows, whole, limits, new_epoch, states)
+        self._clock = SteadyClock(time.monotonic, whole.steady_us, whole.wall_us)
         if copied:
             self.fork("this outbox was copied")
         rows.save_whole(self._lanes.whole)
+
+    def _flush(self) -> None:
+        whole = self._lanes.touch_whole()
+        whole.steady_us, whole.wall_us = self._clock.steady_us, self._clock.wall_us
+        self._lanes.flush()
+
+    def _fails(self) -> bool:
+        return self._disk.failing > 0 and self._chance.random() < self._disk.failing
+
+    def _try(self) -> None:
+        if self._fails():
+            raise OutboxError("the simulated disk fails; look at it")
 
     @property
     def epoch(self) -> str:
         return self._lanes.epoch(NORMAL)
 
     def next_session(self) -> int:
+        self._try()
         whole = self._lanes.touch_whole()
         whole.session = max(whole.session + 1, int(time.time()))
-        self._lanes.flush()
+        self._flush()
         return whole.session
 
     def append(self, drafts: Sequence[Draft], now_us: int) -> Sequence[int]:
-        if self._disk.full:
+        if self._disk.full or self._fails():
             raise OutboxFull("the simulated disk is full; free some space")
         encoded: dict[tuple[str, int], Encoded] = {}
-        numbers = self._lanes.append([_watched(draft, encoded) for draft in drafts], now_us)
-        self._lanes.flush()
+        numbers = self._lanes.append([_watched(draft, encoded) for draft in drafts], self._clock.now_us(now_us))
+        self._flush()
         for draft, number in zip(drafts, numbers, strict=True):
             epoch = self._lanes.epoch(draft.priority)
             self._note(Lane(draft.machine, epoch), number, encoded[epoch, number])
         return numbers
 
     def pending(self, lane: Lane, first: int, last: int, count_max: int) -> Sequence[Stored]:
+        self._try()
         return self._lanes.pending(lane, first, last, count_max)
 
     def offer(self, lane: Lane, first: int, last: int) -> None:
+        self._try()
         self._lanes.offer(lane, first, last)
-        self._lanes.flush()
+        self._flush()
 
     def definition(self, lane: Lane, ref: bytes) -> GroupDefinition | None:
+        self._try()
         return self._lanes.definition(lane, ref)
 
     def confirmed(self, lane: Lane, through: int, above: Ranges, now_us: int) -> None:
-        self._lanes.confirmed(lane, through, above, now_us)
+        self._try()
+        self._lanes.confirmed(lane, through, above, self._clock.now_us(now_us))
 
     def wanted(self, lane: Lane, missing: Ranges) -> Ranges:
+        self._try()
         return self._lanes.wanted(lane, missing)
 
     def declare_dropped(self, lane: Lane, first: int, last: int, reason: str) -> None:
+        self._try()
         self._lanes.declare_dropped(lane, first, last, reason)
-        self._lanes.flush()
+        self._flush()
 
     def give_up(self, lane: Lane, seq: int, reason: str) -> None:
+        self._try()
         self._lanes.give_up(lane, seq, reason)
-        self._lanes.flush()
+        self._flush()
 
     def fork(self, reason: str) -> None:
+        self._try()
         for lane, run in self._lanes.fork():
             move(self._lanes, lane, run)
         self.news = (*self.news, f"a new epoch begins: {reason}")
-        self._lanes.flush()
+        self._flush()
 
     def tend(self, now_us: int) -> None:
-        self._lanes.tend(now_us)
-        self._lanes.flush()
+        self._try()
+        self._lanes.tend(self._clock.now_us(now_us))
+        self._flush()
 
     def held(self) -> Mapping[Lane, Held]:
+        self._try()
         return self._lanes.held()
 
     def stats(self) -> OutboxStats:
-        return self._lanes.stats()
+        self._try()
+        oldest_us = self._lanes.oldest_us()
+        return self._lanes.stats(None if oldest_us is None else oldest_us + self._clock.ahead_us)
 
     def close(self) -> None:
-        self._lanes.flush()
+        self._flush()

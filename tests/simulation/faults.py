@@ -72,6 +72,13 @@ async def disk_full(world: World) -> None:
     world.disk.full = False
 
 
+async def disk_failing(world: World) -> None:
+    """Some calls fail, reads too."""
+    world.disk.failing = world.chance.choice((0.05, 0.3, 1.0))
+    await world.pause(0.1, 20)
+    world.disk.failing = 0.0
+
+
 async def store_backed_up(world: World) -> None:
     world.store_backups.append(copy.deepcopy(world.store))
 
@@ -104,6 +111,9 @@ async def disk_restored(world: World) -> None:
         world.copied = world.chance.random() < 0.5
         world.say(f"  as a {'copy' if world.copied else 'snapshot'}, of {world.lanes()}")
         world.disk_was_replaced(before)
+        if not world.copied:
+            # Nothing can tell a snapshot from its own future while that is still on its way (docs/reliability.md).
+            world.broker.wipe()
         await world.pause(0.1, 5)
         await world.start_agent()
 
@@ -145,6 +155,7 @@ FAULTS: tuple[tuple[Fault, int, tuple[str, ...]], ...] = (
     (publish_refused, 3, (BROKER,)),
     (store_away, 4, (STORE,)),
     (disk_full, 3, (DISK,)),
+    (disk_failing, 3, (DISK, AGENT)),
     (store_backed_up, 2, ()),
     (store_restored, 2, (RECEIVER, STORE)),
     (disk_backed_up, 2, ()),

@@ -37,8 +37,11 @@ class Account:
         self.undone.discard(key)
 
 
-def check(account: Account, stored: Mapping[str, Counter[int]], dropped: set[Key], missing: set[Key]) -> Counter[str]:
+def check(
+    account: Account, stored: Mapping[str, Counter[int]], dropped: set[Key], missing: set[Key], dead: set[int]
+) -> Counter[str]:
     """`stored`: machine → how often each counter is in the store. `dropped`, `missing`: by the receiver's ledger.
+    `dead`: counters that lie among the dead letters, whole, for an operator to replay.
 
     Gives the figures of the row. Raises Broken.
     """
@@ -47,7 +50,7 @@ def check(account: Account, stored: Mapping[str, Counter[int]], dropped: set[Key
         raise Broken(f"stored more than once: { {machine: found for machine, found in doubled.items() if found} }")
     if missing - account.undone:
         raise Broken(f"still missing after everything healed: {sorted(missing - account.undone)[:10]}")
-    figures = Counter(readings=0, declared=0, lost=0, undone=0)
+    figures = Counter(readings=0, declared=0, lost=0)
     known: dict[str, set[int]] = {}
     excused: dict[str, set[int]] = {}
     for key, counters in account.taken.items():
@@ -57,7 +60,8 @@ def check(account: Account, stored: Mapping[str, Counter[int]], dropped: set[Key
     for machine, taken in known.items():
         there = set(stored.get(machine, {}))
         figures["readings"] += len(taken)
-        gone = taken - there
+        figures["dead_letters"] += len((taken - there) & dead)
+        gone = taken - there - dead
         lost = gone - excused.get(machine, set())
         figures["declared"] += len(gone) - len(lost)
         if lost:

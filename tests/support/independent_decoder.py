@@ -166,6 +166,11 @@ def decode_telemetry(payload: bytes, known: Mapping[str, dict[str, Any]] | None 
     return from_array(value)
 
 
+def is_historical(payload: bytes) -> bool:
+    """Whether the telemetry message is marked so."""
+    return payload.startswith(HISTORICAL)
+
+
 def plain_whole(n: int) -> int | str:
     return n if -(2**53) <= n <= 2**53 else str(n)
 
@@ -645,16 +650,36 @@ def references(value: Any) -> Any:
     return value
 
 
+def at_most(entries_max: int, check: Check) -> Check:
+    def check_all(value: Any) -> Any:
+        need(isinstance(value, dict), "no object")
+        need(len(value) <= entries_max, "too many entries", "limit")
+        return {text(64)(key): check(found) for key, found in value.items()}
+
+    return check_all
+
+
+def each(entries_max: int, check: Check) -> Check:
+    def check_all(value: Any) -> Any:
+        need(isinstance(value, list), "no array")
+        need(len(value) <= entries_max, "too many entries", "limit")
+        return [check(found) for found in value]
+
+    return check_all
+
+
 COUNT = whole(0)
 SEQ = whole(0, 2**63 - 1)
 BUFFER = record(
     mode=(one_of("disk", "memory"), "disk"),
     queuedMessages=(COUNT, 0),
+    keptBytes=(COUNT, 0),
     bytes=(COUNT, 0),
     limitBytes=(COUNT, 0),
     oldestSec=(or_null(COUNT), None),
     fullInSec=(or_null(COUNT), None),
 )
+NUMBERS = record(lastSeq=(SEQ, NEEDED), sentSeq=(SEQ, 0), dropped=(array(200, SEQ, SEQ, text(500)), []))
 STATUS = record(
     schemaVersion=(version, 1),
     timestamp=(whole(0, TIME_MS_MAX), NEEDED),
@@ -662,6 +687,8 @@ STATUS = record(
     reason=(or_null(text(500)), None),
     session=(SEQ, 0),
     epoch=(text(64), ""),
+    instance=(text(64), ""),
+    host=(text(255), ""),
     gateway=(or_null(record(thingName=(name, NEEDED), version=(text(64), NEEDED), uptimeSec=(COUNT, NEEDED))), None),
     health=(
         or_null(
@@ -674,10 +701,8 @@ STATUS = record(
         ),
         None,
     ),
-    machines=(
-        table(record(lastSeq=(SEQ, NEEDED), sentSeq=(SEQ, 0), dropped=(array(200, SEQ, SEQ, text(500)), []))),
-        {},
-    ),
+    machines=(table(NUMBERS), {}),
+    others=(table(at_most(20, NUMBERS)), {}),
     devices=(
         table(
             record(
@@ -691,25 +716,25 @@ STATUS = record(
         {},
     ),
     droppedCount=(COUNT, 0),
+    droppedReadings=(COUNT, 0),
     clock=(or_null(record(synchronised=(or_null(flag), None))), None),
     configHash=(text(64), ""),
     certificateDaysLeft=(or_null(whole()), None),
 )
+ACCOUNT = record(
+    epoch=(text(64), NEEDED),
+    through=(SEQ, NEEDED),
+    highest=(SEQ, 0),
+    missing=(array(100, SEQ, SEQ), []),
+    definitions=(references, []),
+)
 CONFIRM = record(
     schemaVersion=(version, 1),
     timestamp=(whole(), NEEDED),
-    machines=(
-        table(
-            record(
-                epoch=(text(64), NEEDED),
-                through=(SEQ, NEEDED),
-                highest=(SEQ, 0),
-                missing=(array(100, SEQ, SEQ), []),
-                definitions=(references, []),
-            )
-        ),
-        NEEDED,
-    ),
+    machines=(table(ACCOUNT), NEEDED),
+    others=(table(each(20, ACCOUNT)), {}),
+    fenced=(text(500), ""),
+    fencedInstance=(text(64), ""),
 )
 
 

@@ -27,6 +27,7 @@ from protocols.uplink.columns import Base
 from protocols.uplink.confirm import Confirm, MachineConfirm
 from protocols.uplink.definition import Definition, pack_referring
 from protocols.uplink.envelope import encode, encode_referring
+from protocols.uplink.mark import HISTORICAL, mark
 from protocols.uplink.status import Status
 from protocols.values import Quality, Value, ValueType
 
@@ -59,6 +60,7 @@ def dumps(document: Any) -> str:
 
 def inside(payload: bytes) -> bytes | None:
     """The bytes under the compression, the same with every version of a compressor; None where it is broken."""
+    payload = payload.removeprefix(HISTORICAL)
     try:
         match payload[:1]:
             case b"\x28":
@@ -228,7 +230,7 @@ def decimal_floats() -> Batch:
         Column("tenths", ValueType.FLOAT64, [0.1, 0.2, 0.3, -273.1]),
         Column("nine-digits", ValueType.FLOAT64, [1e-9, 0.123456789, 9007199.25474099, -1e-9]),
         Column("float32-tenths", ValueType.FLOAT32, [f32(v) for v in (0.1, 0.2, 0.3, -273.1)]),
-        Column("float32-thousandths", ValueType.FLOAT32, [f32(v) for v in (1.013, 1.014, 16000.125, -0.001)]),
+        Column("float32-thousandths", ValueType.FLOAT32, [f32(v) for v in (1.013, 1.014, 1600.125, -0.001)]),
     ]
     return batch(Block("plc-1", seconds(4), columns))
 
@@ -347,7 +349,12 @@ def binary_vectors() -> list[Vector]:
         ("two-blocks", "Two poll groups, and a block without rows and columns; no gateway, no epoch.", two_blocks()),
         ("texts", "Texts in several scripts; runs of equal ones.", texts()),
     ]
-    return [Vector(name, "telemetry", about, encode(sent), {"batch": plain(sent)}) for name, about, sent in made]
+    old = worked_example()
+    about, expected = "The worked example, marked as historical.", {"batch": plain(old), "historical": True}
+    return [
+        *(Vector(name, "telemetry", about, encode(sent), {"batch": plain(sent)}) for name, about, sent in made),
+        Vector("historical", "telemetry", about, mark(encode(old)), expected),
+    ]
 
 
 # --- definitions and the referring form ------------------------------------------------------------------------------
@@ -633,12 +640,19 @@ def other_vectors() -> list[Vector]:
         state="online",
         session=12,
         epoch="0011223344556677",
+        instance="00ff00ff00ff00ff",
+        host="line-7-pc",
         gateway=status.GatewayInfo(thing_name="gw-1", version="0.1.0", uptime_sec=3600),
         health=status.Health(
             internet="ok",
             plc_link="degraded",
             buffer=status.Buffer(
-                queued_messages=3, bytes=12_345, limit_bytes=1 << 30, oldest_sec=61, full_in_sec=86_400
+                queued_messages=3,
+                kept_bytes=1_000_000,
+                bytes=12_345,
+                limit_bytes=1 << 30,
+                oldest_sec=61,
+                full_in_sec=86_400,
             ),
         ),
         machines={"press-1": status.MachineNumbers(last_seq=120, sent_seq=117, dropped=[(3, 9, "outbox full")])},
@@ -646,7 +660,9 @@ def other_vectors() -> list[Vector]:
             "plc-1": status.DeviceLink(machine="press-1", state="ok", since=TIME_US // 1000 - 5, readings=42),
             "plc-2": status.DeviceLink(machine="press-1", state="away", since=1, reason="plc-2: no answer", readings=0),
         },
+        others={"press-1": {"8899aabbccddeeff": status.MachineNumbers(last_seq=9, sent_seq=9)}},
         dropped_count=7,
+        dropped_readings=70_000,
         clock=status.Clock(synchronised=True),
         config_hash="89abcdef01234567",
         certificate_days_left=30,
@@ -666,6 +682,10 @@ def other_vectors() -> list[Vector]:
             ),
             "press-2": MachineConfirm(epoch="", through=0),
         },
+        others={"press-1": [MachineConfirm(epoch="8899aabbccddeeff", through=9, highest=9)]},
+    )
+    fenced = Confirm(
+        timestamp=TIME_US // 1000, machines={}, fenced="two installations; stop one", fenced_instance="00ff00ff00ff00ff"
     )
     said: list[tuple[str, str, bytes, Status]] = [
         ("status-online", "A heartbeat with every key.", online.encode(), online),
@@ -676,6 +696,7 @@ def other_vectors() -> list[Vector]:
     return [
         *(Vector(name, "status", about, data, {"status": told(one)}) for name, about, data, one in said),
         Vector("confirm", "confirm", "A confirm for two machines.", confirm.encode(), {"confirm": told(confirm)}),
+        Vector("confirm-fenced", "confirm", "One of two is to be silent.", fenced.encode(), {"confirm": told(fenced)}),
     ]
 
 
@@ -711,6 +732,15 @@ def refused_vectors() -> list[Vector]:
     }
     made: list[tuple[str, str, str, str, bytes]] = [
         ("empty", "telemetry", "frame", "Nothing at all.", b""),
+        ("historical-twice", "telemetry", "frame", "Marked twice.", mark(mark(least_json()))),
+        (
+            "historical-other",
+            "telemetry",
+            "frame",
+            "Another mark.",
+            b"\x50\x2a\x4d\x18\x01\x00\x00\x00\x02" + least_json(),
+        ),
+        ("historical-alone", "telemetry", "frame", "A mark and no message.", mark(b"")),
         ("unknown-form", "telemetry", "frame", "First bytes that are in no row of the table.", b"\x01\x02\x03\x04"),
         ("zstd-cut-short", "telemetry", "frame", "A frame without its end.", good[:-5]),
         ("zstd-checksum", "telemetry", "frame", "A frame with a wrong checksum.", good[:-1] + bytes([good[-1] ^ 1])),

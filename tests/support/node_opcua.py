@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.sockets import free_port
+from tests.support.brokers import free_port
 
 HERE = Path(__file__).parent
 INSTALLED = HERE.parents[1] / ".bench" / "node-opcua"  # ignored by git

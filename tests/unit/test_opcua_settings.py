@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from protocols.field import opcua
 from protocols.field.contract import Group, ValueType
-from protocols.field.opcua_settings import Address
+from protocols.field.opcua_settings import Address, practical_nodes
 
 URL = "opc.tcp://10.0.0.5:4840/press"
 
@@ -127,3 +127,54 @@ def test_a_driver_can_be_made_without_the_library() -> None:
 def test_a_driver_counts_from_zero() -> None:
     driver = opcua.driver("plc", opcua.Settings(url=URL), [Group("plc", "g", 1.0, ())])
     assert driver.requests == 0
+
+
+@pytest.mark.parametrize(
+    ("keys", "complaint"),
+    [
+        ({"security_policy": "Basic256"}, "Basic256Sha256"),
+        ({"security_mode": "Sign"}, "security_mode needs a security_policy"),
+        ({"user_key": "key.pem"}, "belong together"),
+        ({"username": "x", "user_certificate": "c.pem", "user_key": "k.pem"}, "keep one"),
+    ],
+)
+def test_security_that_does_not_fit_is_refused(keys: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        opcua.Settings.model_validate({"url": URL, **keys})
+
+
+def test_a_policy_without_a_mode_encrypts() -> None:
+    settings = opcua.Settings(url=URL, security_policy="Basic256Sha256")
+    assert (settings.is_secure, settings.mode) == (True, "SignAndEncrypt")
+    assert (opcua.Settings(url=URL).is_secure, opcua.Settings(url=URL).mode) == (False, "None")
+
+
+@pytest.mark.parametrize(
+    ("keys", "complaint"),
+    [
+        ({"deadband": 1.0, "deadband_percent": 1.0}, "keep one"),
+        ({"deadband": 1.0, "type": "string"}, "for numbers"),
+        ({"deadband": 0.0}, "greater than 0"),
+        ({"part": "[x]"}, "names no part"),
+    ],
+)
+def test_a_deadband_or_part_that_cannot_be_is_refused(keys: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        opcua.TagSettings.model_validate({"name": "t", "node": "i=1", "type": "float64", **keys})
+
+
+def test_a_deadband_is_for_subscriptions() -> None:
+    tag = opcua.tag(opcua.TagSettings(name="t", node="i=1", type=ValueType.FLOAT64, deadband=1.0))
+    polled = Group("plc", "g", 1.0, (tag,), opcua.GroupSettings(mode="poll"))
+    with pytest.raises(ValueError, match="use mode: subscribe"):
+        opcua.driver("plc", opcua.Settings(url=URL), [polled])
+
+
+def test_a_request_is_as_large_as_suits_the_manufacturer() -> None:
+    assert [practical_nodes(name) for name in ("Siemens AG", "PTC Inc.", "NodeOPCUA", "", "Unheard of")] == [
+        200,
+        1000,
+        1000,
+        200,
+        200,
+    ]

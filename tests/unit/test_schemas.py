@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,16 @@ def test_the_agents_schema_has_every_key_of_every_driver() -> None:
         group = schema["$defs"][f"{protocol}.Group"]
         assert set(group["properties"]) == {"name", "period_s", "priority", "tags", *module.GroupSettings.model_fields}
         assert set(schema["$defs"][f"{protocol}.Tag"]["properties"]) == set(module.TagSettings.model_fields)
+
+
+def test_the_agents_schema_is_the_same_where_opc_ua_is_not_installed() -> None:
+    """None in sys.modules makes an import fail, as it does where a package is not installed."""
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(['asyncua', 'cryptography']));"
+        "from agent.schema import schema_text; sys.stdout.write(schema_text())"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], cwd=CONFIG.parent, capture_output=True, text=True, check=True)
+    assert shown.stdout == agent_schema.schema_text()
 
 
 def test_every_reference_of_the_agents_schema_leads_somewhere() -> None:

@@ -22,6 +22,7 @@ from protocols.uplink import confirm, definition, envelope, frames, status
 from protocols.uplink.batch import Batch
 from protocols.uplink.definition import Definition, DefinitionError
 from protocols.uplink.envelope import DefinitionMissing, EnvelopeError
+from protocols.uplink.mark import unmark
 from protocols.uplink.streams import varints
 from tests.support import independent_decoder as independent
 from tests.support.make_wire_vectors import (
@@ -38,6 +39,7 @@ from tests.support.make_wire_vectors import (
 from tests.unit.test_definition import EPOCH, group_of, in_group_order, scans_of
 from tests.unit.test_envelope import batches
 
+HISTORICAL: dict[bool, dict[str, Any]] = {True: {"historical": True}, False: {}}
 VECTORS = {vector.name: vector for vector in vectors()}
 DOCUMENT = (DIRECTORY.parent / "wire.md").read_text(encoding="utf-8")
 each_vector = pytest.mark.parametrize("vector", VECTORS.values(), ids=VECTORS.keys())
@@ -61,8 +63,9 @@ def decode_ours(kind: str, payload: bytes, needs: list[bytes]) -> dict[str, Any]
     match kind:
         case "telemetry":
             known = {definition.ref(message): definition.decode(message) for message in needs}
+            message, is_historical = unmark(payload)
             try:
-                return {"batch": plain(envelope.decode(payload, known.get))}
+                return {"batch": plain(envelope.decode(message, known.get))} | HISTORICAL[is_historical]
             except DefinitionMissing as missing:
                 return {"missing": [ref.hex() for ref in missing.refs]}
         case "definition":
@@ -78,8 +81,9 @@ def decode_independently(kind: str, payload: bytes, needs: list[bytes]) -> dict[
     match kind:
         case "telemetry":
             known = {found["ref"]: found for found in map(independent.decode_definition, needs)}
+            is_historical = independent.is_historical(payload)
             try:
-                return {"batch": independent.decode_telemetry(payload, known)}
+                return {"batch": independent.decode_telemetry(payload, known)} | HISTORICAL[is_historical]
             except independent.Missing as missing:
                 return {"missing": missing.refs}
         case "definition":
