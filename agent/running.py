@@ -15,7 +15,7 @@ from pathlib import Path
 from agent.statusfile import AgentStatus, read_status
 
 FRESH_S = 10.0
-"""The file is written every 2 s; older than this it says nothing about now."""
+"""The file is written every 4 s; older than this it says nothing about now."""
 
 STOPPED = "stopped"
 """What the file's `link` says after a planned stop."""

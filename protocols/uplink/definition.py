@@ -98,7 +98,7 @@ def define(
 
     `least`: tag → at least so many decimals, or XOR. With that a few of the block's rows are enough to go by.
     """
-    wanted, columns = least or {}, block.columns if least is None else _some_rows(block)
+    wanted, columns = least or {}, _some_rows(block) if least else block.columns
     assembly, _, _ = pack_columns(columns, [Base(wanted.get(column.name, 0)) for column in columns])
     modes = iter(assembly.modes[1:])
     found = {

@@ -773,6 +773,7 @@ def test_run_tells_systemd_and_loads_nothing_that_it_does_not_need(tmp_path: Pat
     log = log_of(tmp_path)
     imported = {line.rpartition("|")[2].strip() for line in log.splitlines() if line.startswith("import time:")}
     assert {"agent.main", "diskcache", "paho.mqtt.client", "pymodbus"} <= imported
+    assert not imported & {"agent.commands.check", "agent.commands.read", "agent.commands.init"}
     imported.discard("rich")  # asked for and refused; what it would have loaded tells
     assert not [name for name in imported if name.split(".")[0] in ("rich", "asyncua", "aiohttp", "cloud", "demo")]
     events = [json.loads(line) for line in log.splitlines() if line.startswith("{")]

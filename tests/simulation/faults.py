@@ -102,18 +102,17 @@ async def disk_backed_up(world: World) -> None:
 
 
 async def disk_restored(world: World) -> None:
-    """A backup of the outbox, as a copy, which it notices, or as a snapshot of the whole machine, which it cannot."""
+    """A backup of the outbox, which it notices.
+
+    A snapshot of the whole machine, which it cannot notice, is not among these: see docs/reliability.md.
+    """
     if world.disk_backups:
         await world.kill_agent()
         before, full = world.disk, world.disk.full
         world.disk = world.chance.choice(world.disk_backups).backup()
-        world.disk.full = full
-        world.copied = world.chance.random() < 0.5
-        world.say(f"  as a {'copy' if world.copied else 'snapshot'}, of {world.lanes()}")
+        world.disk.full, world.copied = full, True
+        world.say(f"  of {world.lanes()}")
         world.disk_was_replaced(before)
-        if not world.copied:
-            # Nothing can tell a snapshot from its own future while that is still on its way (docs/reliability.md).
-            world.broker.wipe()
         await world.pause(0.1, 5)
         await world.start_agent()
 

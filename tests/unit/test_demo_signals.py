@@ -87,9 +87,10 @@ def test_an_unusable_recording_is_refused_with_a_sentence(tmp_path: Path, text: 
     assert str(refused.value).startswith(str(path))
 
 
-@pytest.mark.parametrize(
-    "data", [b"not gzip", gzip.compress(b"x" * 9999, mtime=0)[:30], gzip.compress(b"\xff", mtime=0)]
-)
+DAMAGED = (b"not gzip", gzip.compress(b"x" * 9999, mtime=0)[:30], gzip.compress(b"\xff\xfe\xfd", mtime=0))
+
+
+@pytest.mark.parametrize("data", DAMAGED)
 def test_a_damaged_file_is_refused_with_a_sentence(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "r.csv.gz"
     path.write_bytes(data)

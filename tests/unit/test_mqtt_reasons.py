@@ -7,7 +7,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
 from protocols.uplink import mqtt_reasons as reasons
-from protocols.uplink.link import LinkAway, LinkRefused, Outcome
+from protocols.uplink.link import LinkAway, LinkRefused, LinkTakenOver, Outcome
 
 WHERE = "MQTT broker 10.0.0.7:1883"
 
@@ -66,5 +66,7 @@ def test_a_subscription_needs_qos_1() -> None:
 
 
 def test_a_session_that_was_taken_over_names_the_client_id() -> None:
-    assert "same client id 'gw-1'" in str(reasons.disconnect_error(WHERE, "gw-1", 0x8E, "Session taken over"))
+    error = reasons.disconnect_error(WHERE, "gw-1", 0x8E, "Session taken over")
+    assert isinstance(error, LinkTakenOver)
+    assert "same client id 'gw-1'" in str(error)
     assert "Administrative action" in str(reasons.disconnect_error(WHERE, "gw-1", 0x98, "Administrative action"))
