@@ -31,6 +31,8 @@ bench: $(VENV)/.dev servers
 faults: $(VENV)/.dev servers
 	@bash tests/faults/ensure-faults.sh
 	@$(BIN)/python -m tests.faults $(FAULTS)
+	@test -n "$(FAULTS)" || $(BIN)/python -m tests.simulation --seeds 10000
+	@test -n "$(FAULTS)" || $(BIN)/python -m tests.fuzz --seconds 300
 
 # The test servers that pip cannot install.
 .PHONY: servers
