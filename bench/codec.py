@@ -196,9 +196,7 @@ def _speed_row(what: str, direction: str, forms: Forms, ours: str, aim: float | 
     found = per_cpu_s.get(ours)
     note = ""
     if found is None:
-        note = (
-            "numpy is not installed" if codec_speed.LISTS not in forms else "its blocks are not whole rows: no arrays"
-        )
+        note = "numpy is not installed" if codec_speed.LISTS not in forms else "its blocks are not whole rows"
     return Row(
         section=SPEED,
         what=f"{direction}: {what}",

@@ -20,7 +20,6 @@ from pydantic import BaseModel, ValidationError
 
 from protocols.program.document import SIZE_MAX_BYTES, Document, position, too_large
 from protocols.program.document import parse as parse
-from protocols.program.explain import explain
 from protocols.program.overrides import Merged, from_environment, from_flags, merge
 from protocols.program.overrides import flags as flags
 from protocols.program.problem import Path as Path
@@ -52,6 +51,8 @@ class Source:
 
         What the document itself already refused is left out.
         """
+        from protocols.program.explain import explain  # only where something is wrong
+
         findings = explain(error, model, self.value, path)
         return [self._at(f.place, f.path, f.message, f.at_key) for f in findings if not self._is_refused(f.path)]
 

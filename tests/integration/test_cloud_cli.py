@@ -119,6 +119,7 @@ def _logging_as_before() -> Iterator[None]:
 @pytest.fixture
 def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
     monkeypatch.delenv("HOLDFAST_CLOUD_CONFIG", raising=False)
+    monkeypatch.delenv("COLUMNS", raising=False)  # pytest-xdist sets it for its workers
     found = Cli(tmp_path, capsys)
     found.configure()
     return found

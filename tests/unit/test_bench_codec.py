@@ -15,11 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import codec, limits_codec, limits_store, mixes, recordings, wire
+from bench import codec, codec_speed, limits_codec, limits_store, mixes, recordings, wire
 from bench.limits_store import Readings, Stored
 from bench.peers import gorilla
 from bench.processes import RunFailed
 from bench.recordings import Recording, RecordingError, Tag
+from protocols.uplink import arrays
 from protocols.uplink.batch import Batch, Block, Column
 from protocols.values import ValueType
 
@@ -246,3 +247,54 @@ def test_bare_writing_stores_and_counts(tmp_path: Path, write: Callable[[Path, S
     assert stored.rows == 840
     with pytest.raises(RunFailed, match="distinct"):
         write(tmp_path / "twice.db", [messages[0], messages[0]])
+
+
+# --- speed ------------------------------------------------------------------------------------------------------------
+
+
+def forms_of(name: str, tags: int, *, with_arrays: bool) -> dict[str, dict[str, float]]:
+    """Measured as briefly as can be; that what comes out is what went in is checked by `measure` itself."""
+    first, second = mixes.mix(name, tags, 20).batches(10, 10**9)
+    forms = codec_speed._forms(mixes.mix(name, tags, 20), [first], with_arrays=with_arrays)
+    return {form.name: codec_speed.measure(form, [second], 0.0) for form in forms}
+
+
+@pytest.mark.parametrize("name", ["noisy float32", "booleans", "texts"])
+def test_whole_rows_are_measured_in_every_form(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numpy", reason='the extra "fast" is not installed')
+    monkeypatch.setattr(arrays, "READINGS_MIN", 0)
+    found = forms_of(name, 12, with_arrays=True)
+    assert list(found) == ["lists", "rows", "arrays", "zstd alone", "msgpack + zstd"]
+    assert all(figure > 0 for form in found.values() for figure in form.values())
+    assert found["arrays"]["bytes"] == found["lists"]["bytes"]
+
+
+@pytest.mark.parametrize("name", ["everything", "sparse OPC UA changes"])
+def test_what_is_not_whole_is_not_measured_as_arrays_or_rows(name: str) -> None:
+    assert list(forms_of(name, 24, with_arrays=True)) == ["lists", "zstd alone", "msgpack + zstd"]
+
+
+def test_a_message_that_does_not_come_back_ends_the_measurement() -> None:
+    [batch] = mixes.mix("counters", 3, 10).batches(10, 10**9)
+    other = replace(batch, seq=batch.seq + 1)
+    form = codec_speed.Form("odd", lambda one: one, lambda _: b"", lambda _: other, lambda _: other)
+    with pytest.raises(AssertionError, match="odd: a message did not come back"):
+        codec_speed.measure(form, [batch], 0.0)
+
+
+def test_the_parts_of_a_wide_group_are_compared_as_one() -> None:
+    [batch] = mixes.mix("everything", 6000, 2).batches(2, 10**9)
+    ours = wire.Wire(batch.blocks[0].device, mixes.mix("everything", 6000, 2).named())
+    decoded = ours.decode(ours.encode(batch))
+    assert len(decoded.blocks) > 1
+    assert wire.same(codec_speed._joined(decoded), batch)
+
+
+def test_an_aim_stands_beside_its_figure_and_the_limit() -> None:
+    forms = {name: {"encode": 10.0, "decode": 5.0} for name in ("arrays", "lists", "zstd alone", "msgpack + zstd")}
+    row = codec._speed_row("x", "encode", forms, "arrays", 100e6)
+    assert (row.ours, row.limit, row.met()) == (100e6, ("zstd alone", 100e6), True)
+    del forms["arrays"]
+    assert codec._speed_row("x", "encode", forms, "arrays", 100e6).note == "its blocks are not whole rows"
+    del forms["lists"]
+    assert codec._speed_row("x", "encode", forms, "lists", None).note == "numpy is not installed"
