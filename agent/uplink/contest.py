@@ -12,7 +12,7 @@ from protocols.uplink.link import LinkError, LinkHungUp, LinkTakenOver
 
 WITHIN_S = 60.0
 TAKE_OVERS = 2
-HANG_UPS = 3
+HANG_UPS = 8  # a bad line cuts a few times, too; a rival does not tire
 SHORT_S = 5.0
 """A connection that lived no longer was ended right after it was made."""
 
