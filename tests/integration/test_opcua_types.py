@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from asyncua import ua
-from asyncua.ua.object_ids import ObjectIds
 from asyncua.ua.status_codes import StatusCodes
 
 from protocols.field import opcua, opcua_session
@@ -195,17 +194,12 @@ async def test_what_is_dropped_and_kept_is_asked_for(server: OpcuaServer) -> Non
 # Time stamps
 
 
-async def set_clock(server: OpcuaServer, ahead: timedelta) -> None:
-    node = server._server.get_node(ua.NodeId(ua.Int32(ObjectIds.Server_ServerStatus_CurrentTime)))
-    await node.write_value(datetime.now(UTC) + ahead)
-
-
 @pytest.mark.parametrize("ahead", [timedelta(days=-9000), timedelta(hours=3)])
 async def test_a_clock_out_of_line_is_not_believed(
     server: OpcuaServer, ahead: timedelta, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(opcua_session, "CLOCK_S", 0.0)
-    await set_clock(server, ahead)
+    server.ahead = ahead
     await server.set("Temperature", 5.0, source=datetime.now(UTC) + ahead)
     of = group("poll", tags(t={"node": "Temperature", "type": "float64"}))
     plc = driver(server.url, of)
@@ -217,11 +211,10 @@ async def test_a_clock_out_of_line_is_not_believed(
     assert scan.quality == [Quality.UNCERTAIN]
     assert "the server's clock is about" in scan.reasons[0]
     assert before.timestamp() - 5 <= scan.time_us / 1e6 <= after.timestamp()
-    await set_clock(server, timedelta(0))
+    server.ahead = timedelta(0)
     await server.set("Temperature", 6.0, source=datetime.now(UTC))
     while True:
         scans = await plc.read(of)
-        await set_clock(server, timedelta(0))
         if scans and scans[-1].quality is None:
             break
     assert list(scans[-1].values) == [6.0]
@@ -229,7 +222,6 @@ async def test_a_clock_out_of_line_is_not_believed(
 
 
 async def test_a_time_in_the_future_and_one_that_goes_back_are_flagged(server: OpcuaServer) -> None:
-    await set_clock(server, timedelta(0))
     of = group("subscribe", tags(t={"node": "Temperature", "type": "float64"}))
     plc = driver(server.url, of)
     await plc.connect()

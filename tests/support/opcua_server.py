@@ -114,7 +114,7 @@ async def _build() -> Server:
     """The server with its nodes, listening on nothing yet."""
     server = Server(user_manager=_Users())
     await server.init()
-    server.disable_clock()
+    server.disable_clock()  # it tells the time when asked instead, see `ahead`
     server.set_endpoint("opc.tcp://127.0.0.1:0/press")
     server.iserver.private_key, server.iserver.certificate = self_signed("urn:plant:server")
     server.set_security_policy(_POLICIES)
@@ -188,6 +188,7 @@ class OpcuaServer:
         self._listener: BinaryServer | None = None
         self._port = 0
         self._most_nodes = 0
+        self.ahead = timedelta(0)  # of the server's clock, before ours
         self.read_sizes: list[int] = []  # of every read request: how many nodes
         self.item_sizes: list[int] = []  # of every request to monitor: how many items
 
@@ -222,6 +223,9 @@ class OpcuaServer:
         await self.set("Broken", None, status=SENSOR_FAILURE)
         await self.set("Temperature", 900.0, namespace=3)
         await self.announce(0, 0)
+        self.internal.aspace.set_attribute_value_callback(
+            _standard(ObjectIds.Server_ServerStatus_CurrentTime), AttributeIds.Value, self._tell_time
+        )
         self.internal.callback_service.addListener(CallbackType.PreRead, self._before_read)
         self.internal.callback_service.addListener(CallbackType.ItemSubscriptionCreated, self._monitored)
         await self.restore()
@@ -230,6 +234,9 @@ class OpcuaServer:
         await self.cut()
         self.internal.callback_service.removeListener(CallbackType.PreRead)
         self.internal.callback_service.removeListener(CallbackType.ItemSubscriptionCreated)
+
+    def _tell_time(self, *_: object) -> ua.DataValue:
+        return ua.DataValue(ua.Variant(datetime.now(UTC) + self.ahead, _Type.DateTime))
 
     async def restore(self) -> None:
         """Listen, at the same port as before."""
