@@ -273,15 +273,21 @@ def _differing(a: array[float], b: array[float], ranges: _Ranges) -> set[int]:
 
 def _needs(numbers: Sequence[int], flat: list[float], ranges: _Ranges, code: str, least: int) -> list[int]:
     """The exponents that a few values of each of these columns need, at least `least` where that is possible."""
-    firsts = [ranges.starts[number] for number in numbers]
-    lasts = [ranges.ends[number] - 1 for number in numbers]
-    middles = [(first + last) // 2 for first, last in zip(firsts, lasts, strict=True)]
-    samples = [[flat[at] for at in places] for places in (firsts, middles, lasts)]
-    needs = list(map(max, *(_need(values, code, least) for values in samples)))
+    needs = [least] * len(numbers)
+    for sample in (0, 1, 2):  # the first value, the middle one, the last; what is XOR stays so
+        left = [at for at, need in enumerate(needs) if need != XOR]
+        places = [_sample(ranges, numbers[at], sample) for at in left]
+        for at, need in zip(left, _need([flat[place] for place in places], code, least), strict=True):
+            needs[at] = max(needs[at], need)
     if least and XOR in needs:
-        again = map(max, *(_need(values, code, 0) for values in samples))
+        again = _needs(numbers, flat, ranges, code, 0)
         return [other if need == XOR else need for need, other in zip(needs, again, strict=True)]
     return needs
+
+
+def _sample(ranges: _Ranges, number: int, sample: int) -> int:
+    start, last = ranges.starts[number], ranges.ends[number] - 1
+    return (start, (start + last) // 2, last)[sample]
 
 
 def _need(values: Sequence[float], code: str, least: int) -> list[int]:

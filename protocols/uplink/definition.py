@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from protocols.uplink.batch import Block, Column
 from protocols.uplink.blocks import pack_columns, pack_types, unpack_rows, unpack_tags
 from protocols.uplink.columns import Base, base_of, pack_runs
-from protocols.uplink.flat import TEXTS, Layout, Tag
+from protocols.uplink.flat import FLOATS, TEXTS, Layout, Tag
 from protocols.uplink.frames import FrameError, pack, unpack
 from protocols.uplink.status import TIMESTAMP_MS_MAX
 from protocols.uplink.streams import XOR, ColumnError, read_varints, signed, unzigzag, varints, zigzag
@@ -96,14 +96,18 @@ def define(
 ) -> Definition:
     """A definition of `tags`, with `block`'s values to be near to; tags that it lacks get no expectation.
 
-    `least`: tag → at least so many decimals, or XOR. With that a few of the block's rows are enough to go by.
+    `least`: tag → so many decimals as were needed so far, or XOR; of a tag with 0 nothing is known, but where any is
+    given, a few of the block's rows are enough to go by.
     """
-    wanted, columns = least or {}, _some_rows(block) if least else block.columns
-    assembly, _, _ = pack_columns(columns, [Base(wanted.get(column.name, 0)) for column in columns])
-    modes = iter(assembly.modes[1:])
+    wanted = least or {}
+    undecided = [column for column in block.columns if column.type in FLOATS and not wanted.get(column.name)]
+    if least:
+        undecided = _some_rows(block, undecided)
+    assembly, _, _ = pack_columns(undecided, [Base()] * len(undecided))
+    decided = {column.name: mode & 0x0F for column, mode in zip(undecided, assembly.modes[1:], strict=True)}
     found = {
-        column.name: base_of(column.type, column.values, next(modes) & 0x0F)
-        for column in columns
+        column.name: base_of(column.type, column.values, decided.get(column.name, wanted.get(column.name, 0)))
+        for column in block.columns
         if column.type not in TEXTS
     }
     bases = tuple(found.get(name, Base()) for name, _, _ in tags)
@@ -111,13 +115,13 @@ def define(
     return Definition(gateway, epoch, block.device, group, time_us, tuple(tags), bases)
 
 
-def _some_rows(block: Block) -> Sequence[Column]:
-    """Of a block of many whole rows the first, the last, and some between."""
+def _some_rows(block: Block, columns: list[Column]) -> list[Column]:
+    """Of many whole rows the first, the last, and some between."""
     last = len(block.times_us) - 1
-    if last < 2 * _ROWS_ENOUGH or any(column.rows is not None for column in block.columns):
-        return block.columns
+    if last < 2 * _ROWS_ENOUGH or any(column.rows is not None for column in columns):
+        return columns
     pick = itemgetter(*(last * at // (_ROWS_ENOUGH - 1) for at in range(_ROWS_ENOUGH)))
-    return [Column(column.name, column.type, pick(column.values)) for column in block.columns]
+    return [Column(column.name, column.type, pick(column.values)) for column in columns]
 
 
 def encode(definition: Definition) -> bytes:
