@@ -14,6 +14,7 @@ Plain = str | int | float | bool | None | Sequence["Plain"] | Mapping[str, "Plai
 _BARE = re.compile(r"[^\W_][\w.°%/²³µ-]*(?: [\w.°%/²³µ()-]+)*|°[\w/]*")
 _INVISIBLE = re.compile(r"[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 _ADDRESS = re.compile(r"[a-z]+:[0-9]+")
+_NUMBER = re.compile(r"-?[0-9]+")
 
 
 def scalar(value: str | float | bool | None) -> str:
@@ -36,6 +37,11 @@ def scalar(value: str | float | bool | None) -> str:
     return _INVISIBLE.sub(lambda found: f"\\u{ord(found.group()):04x}", json.dumps(value, ensure_ascii=False))
 
 
+def _key(name: str) -> str:
+    """Keys are always texts, so that a number needs no quotes as one."""
+    return name if _NUMBER.fullmatch(name) else scalar(name)
+
+
 def _number(value: float) -> str:
     """A float without its needless `.0`; settings take whole numbers where they take floats."""
     return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value).replace("e+", "e")
@@ -44,7 +50,7 @@ def _number(value: float) -> str:
 def flow(value: Plain) -> str:
     """On one line: {name: pressure, address: 40001}."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{scalar(key)}: {flow(inner)}" for key, inner in value.items()) + "}"
+        return "{" + ", ".join(f"{_key(key)}: {flow(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "[" + ", ".join(flow(inner) for inner in value) + "]"
     return scalar(value)
@@ -61,15 +67,13 @@ def block(value: Mapping[str, Plain], indent: int) -> list[str]:
     margin = " " * indent
     for key, inner in value.items():
         if isinstance(inner, Mapping):
-            lines += (
-                [f"{margin}{scalar(key)}:", *block(inner, indent + 2)] if inner else [f"{margin}{scalar(key)}: {{}}"]
-            )
+            lines += [f"{margin}{_key(key)}:", *block(inner, indent + 2)] if inner else [f"{margin}{_key(key)}: {{}}"]
         elif isinstance(inner, Sequence) and not isinstance(inner, str) and inner:
-            lines.append(f"{margin}{scalar(key)}:")
+            lines.append(f"{margin}{_key(key)}:")
             for item in inner:
                 lines += _item(item, indent + 2, is_flow=key == "tags")
         else:
-            lines.append(f"{margin}{scalar(key)}: {flow(inner)}")
+            lines.append(f"{margin}{_key(key)}: {flow(inner)}")
     return lines
 
 

@@ -79,6 +79,32 @@ class Scan:
         return cls(group, time_us, [None] * n, None, [code] * n, dict.fromkeys(range(n), reason))
 
 
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """How a tag's reading came about, for a person who signs for it.
+
+    `place`: where the device is asked, in every notation of the protocol. `type`, `order`: what stands there.
+    `raw`: the bytes that the device sent for this tag in the answer that was read, untouched; none: it sent nothing.
+    """
+
+    place: str
+    type: str
+    order: str = ""
+    raw: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """One read of a group, looked at closely. `scans` together hold every tag; `evidence` is aligned with its tags.
+
+    `latencies_s`: of each request that was answered, from its sending to the answer, pauses not counted.
+    """
+
+    scans: Sequence[Scan]
+    evidence: Sequence[Evidence]
+    latencies_s: Sequence[float]
+
+
 class FieldError(Exception):
     """Nothing could be read. The message is one sentence: what failed, where, what to do.
 
@@ -188,6 +214,21 @@ class KeepsFiles(Protocol):
     """
 
     def keep_in(self, directory: Path) -> None: ...
+
+
+@runtime_checkable
+class Inspects(Protocol):
+    """What a driver may offer beside `Driver`: it shows what lies behind a reading.
+
+    `inspect` asks the device for the group now, whatever a subscription may have reported, and raises what `read`
+    raises. A tag that `read` would report as bad for another reason than its value is bad here, too. Same task rules.
+    `facts` are for people: what to know of the connection, such as unit ids, security and the fingerprints of
+    certificates, a label with its text. Complete after `connect`, be it that this failed.
+    """
+
+    async def inspect(self, group: Group) -> Inspection: ...
+
+    def facts(self) -> Mapping[str, str]: ...
 
 
 class DriverModule(Protocol):

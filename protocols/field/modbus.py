@@ -13,6 +13,7 @@
 | `modbus_line`, `_lean`, `_pymodbus` | an open connection: the interface, and the clients behind it          |
 | `modbus_serial`                     | a serial port for the lean client                                     |
 | `modbus_endpoint`, `modbus_units`   | one connection for all who use it; silent units behind it             |
+| `modbus_take`                       | one read as it fills; and the same with the bytes that were sent      |
 | `modbus_driver`, `modbus_errors`    | the driver that ties these together; its faults in words              |
 """
 

@@ -10,8 +10,9 @@ last answer, to the millisecond.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from protocols.field.contract import (
@@ -19,6 +20,7 @@ from protocols.field.contract import (
     DeviceRefused,
     DeviceTimeout,
     Group,
+    Inspection,
     Quality,
     Scan,
     Tag,
@@ -37,6 +39,7 @@ from protocols.field.modbus_plan import Block, Branch, Limits
 from protocols.field.modbus_request import Request, read_request
 from protocols.field.modbus_search import UnitPlan
 from protocols.field.modbus_settings import Point, Settings
+from protocols.field.modbus_take import CloseTake, Take, evidence, facts, now_us
 from protocols.field.modbus_units import FAILURES_PER_READ, Units
 
 
@@ -49,30 +52,6 @@ class _Reader:
     indexes: Sequence[int]
     run: slice | None  # the same, where they follow one another
     meanings: Sequence[tuple[int, Point, Counter | None]]  # position in the block, for tags that have one
-
-
-class _Take:
-    """One read of one group, as it fills."""
-
-    def __init__(self, group: Group) -> None:
-        self.group = group
-        self.values: list[Value] = [None] * len(group.tags)
-        self.bad: dict[int, tuple[int, str]] = {}  # index → quality and reason
-        self.time_us = _now_us()
-
-    def fail(self, members: Iterable[int], quality: int, reason: str) -> None:
-        """Those of these tags that have not been read get this."""
-        for index in members:
-            if self.values[index] is None:
-                self.bad.setdefault(index, (quality, reason))
-
-    def scan(self) -> Scan:
-        bad = self.bad
-        if not bad:
-            return Scan(self.group, self.time_us, self.values)
-        quality = [bad[index][0] if index in bad else Quality.GOOD for index in range(len(self.values))]
-        reasons = {index: bad[index][1] for index in sorted(bad)}
-        return Scan(self.group, self.time_us, self.values, None, quality, reasons)
 
 
 class ModbusDriver:
@@ -171,15 +150,29 @@ class ModbusDriver:
 
     async def read(self, group: Group) -> Sequence[Scan]:
         """One full scan. Raises DeviceTimeout where nothing answers, DeviceAway when the line is lost."""
+        return [await self._read(Take(group))]
+
+    async def inspect(self, group: Group) -> Inspection:
+        """See `Inspects`."""
+        taken = CloseTake(group, self._link)
+        scan = await self._read(taken)
+        points = [(tag.address, self._encoding(tag.address)) for tag in group.tags]
+        found = [evidence(point, encoding, taken.raw.get(at, b"")) for at, (point, encoding) in enumerate(points)]
+        return Inspection([scan], found, taken.latencies_s)
+
+    def facts(self) -> Mapping[str, str]:
+        """See `Inspects`."""
+        return facts(self._settings, sorted({unit_id for plans in self._plans.values() for unit_id in plans}))
+
+    async def _read(self, taken: Take) -> Scan:
         if not self._is_connected:
             raise DeviceAway(f"{self._where(self._settings.unit_id)}: not connected; connect first.")
         if fault := self._endpoint.fault:
             await self.close()
             raise self._lost(self._settings.unit_id, fault)
-        taken = _Take(group)
         failures = 0  # each may have cost a time-out
         probed = False  # of the units known to be silent one is asked in a read
-        for unit_id, unit_plan in self._plans[group.name].items():
+        for unit_id, unit_plan in self._plans[taken.group.name].items():
             silence = self._units.silence(unit_id)
             if failures == FAILURES_PER_READ:
                 taken.fail(unit_plan.members, *(silence or _not_asked(unit_id)))
@@ -188,7 +181,7 @@ class ModbusDriver:
             else:
                 probed = probed or silence is not None
                 failures += not await self._read_unit(taken, unit_id, unit_plan)
-        return [taken.scan()]
+        return taken.scan()
 
     async def write(self, tag: Tag, value: Value) -> Value:
         """See `Writes`. Bits of a register are set with function 22, so that the device leaves the others alone."""
@@ -209,7 +202,7 @@ class ModbusDriver:
         if isinstance(answer, int):
             raise WriteFailed(f"{where}: written, but it cannot be read back: {exception(answer)[1]}.")
         group = Group(self.name, "read back", 1.0, (tag,))
-        taken, branch = _Take(group), Branch[_Reader](Block((0,), (span,)))
+        taken, branch = Take(group), Branch[_Reader](Block((0,), (span,)))
         self._decode(taken, self._prepare(group, branch), answer)
         found = taken.values[0]
         if not same(found, value, point.encoding):
@@ -229,13 +222,13 @@ class ModbusDriver:
         except ValueError as error:
             raise WriteFailed(f"{where}: not written, {error}.") from error
 
-    async def _read_unit(self, taken: _Take, unit_id: int, unit_plan: UnitPlan[_Reader]) -> bool:
+    async def _read_unit(self, taken: Take, unit_id: int, unit_plan: UnitPlan[_Reader]) -> bool:
         """Whether the unit answers."""
         round_, answers_itself = unit_plan.round(), True
         while wave := round_.wave():
             readers = [branch.tool or self._prepare(taken.group, branch) for branch in wave]
             try:
-                answers = await self._ask(unit_id, [reader.request for reader in readers])
+                answers = await taken.ask(partial(self._ask, unit_id), [reader.request for reader in readers])
             except DeviceTimeout as error:
                 self._units.failed(unit_id, time.monotonic(), error.quality, str(error), is_mute=True)
                 if self._units.all_mute:
@@ -243,10 +236,11 @@ class ModbusDriver:
                     raise
                 taken.fail(unit_plan.members, error.quality, str(error))
                 return False
-            taken.time_us = _now_us()
+            taken.time_us = now_us()
             for branch, reader, answer in zip(wave, readers, answers, strict=True):
                 if isinstance(answer, bytes):
                     branch.answered()
+                    taken.keep(branch.block, answer)
                     self._decode(taken, reader, answer)
                 else:
                     round_.refuse(branch, answer)
@@ -286,7 +280,7 @@ class ModbusDriver:
     def _lost(self, unit_id: int, why: str) -> DeviceAway:
         return DeviceAway(f"{self._where(unit_id)}: {why}; check the unit id, and how many clients the PLC allows.")
 
-    def _decode(self, taken: _Take, reader: _Reader, answer: bytes) -> None:
+    def _decode(self, taken: Take, reader: _Reader, answer: bytes) -> None:
         """The content of one block into the group's values."""
         decoded, missing = reader.decoder.decode(answer)
         for position, point, counter in reader.meanings:
@@ -303,7 +297,7 @@ class ModbusDriver:
 
     def _judge(
         self,
-        taken: _Take,
+        taken: Take,
         index: int,
         decoded: list[Value],
         position: int,
@@ -365,7 +359,3 @@ def _not_asked(unit_id: int) -> tuple[int, str]:
         Quality.BAD_WAITING_FOR_INITIAL_DATA,
         f"unit {unit_id}: not asked yet, because other units here do not answer; it will be in one of the next reads",
     )
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1_000_000 * 1000

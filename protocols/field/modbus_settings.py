@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from protocols.field.contract import StrictModel, Tag, TagSettingsBase, ValueType
@@ -162,6 +163,22 @@ def presets() -> dict[str, dict[str, object]]:
     return {name: preset["settings"] for name, preset in yaml.safe_load(text).items()}
 
 
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)|0x[0-9a-fA-F]+")
+
+
+def _numbered(names: object) -> object:
+    """Keys that are numbers as numbers: in YAML and JSON every key is a text. What is no number stays as it is."""
+    if not isinstance(names, dict):
+        return names
+    found: dict[object, object] = {}
+    for key, name in names.items():
+        number = int(key, 0) if isinstance(key, str) and _NUMBER.fullmatch(key) else key
+        if number in found:
+            raise PydanticCustomError("named_twice", "{number} has two names; keep one", {"number": number})
+        found[number] = name
+    return found
+
+
 class TagSettings(TagSettingsBase):
     """The keys of a tag of such a device."""
 
@@ -183,10 +200,10 @@ class TagSettings(TagSettingsBase):
     bit_count: int = Field(
         1, ge=1, le=16, description="With `bit`: so many bits from there on, as a number instead of a bool."
     )
-    states: dict[int, str] | None = Field(
+    states: Annotated[dict[int, str] | None, BeforeValidator(_numbered)] = Field(
         None, min_length=1, description="Names of the numbers that a status register can hold; the value is the name."
     )
-    flags: dict[Annotated[int, Field(ge=0, le=63)], str] | None = Field(
+    flags: Annotated[dict[Annotated[int, Field(ge=0, le=63)], str] | None, BeforeValidator(_numbered)] = Field(
         None,
         min_length=1,
         description="Names of single bits, from 0; the value is the names of those that are set, with commas between.",

@@ -16,6 +16,7 @@ and reason of it, the group's `Inbox` keeps it until `read` takes it as scans. W
     opcua_security      endpoint, policy and user
     opcua_channel       what all connections have in common
     opcua_subscription  which notifications came, and which should have
+    opcua_raw           the bytes of single values in an answer (pure)
     opcua_session       one connection
 
 After DeviceAway the poller closes and connects again; everything is then built anew but the inboxes, which keep
@@ -34,12 +35,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from protocols.field.contract import DeviceAway, FieldError, Group, Quality, Scan, Tag, ValueType
+from protocols.field.contract import (
+    DeviceAway,
+    Evidence,
+    FieldError,
+    Group,
+    Inspection,
+    Quality,
+    Scan,
+    Tag,
+    ValueType,
+)
 from protocols.field.opcua_errors import CertificateRejected, ChannelCut, node_sentence
-from protocols.field.opcua_inbox import Inbox
+from protocols.field.opcua_inbox import Inbox, scans
 from protocols.field.opcua_nodes import NodeAddress, parse_node
-from protocols.field.opcua_parts import parse_part
+from protocols.field.opcua_parts import parse_part, text_of
 from protocols.field.opcua_settings import Address, GroupSettings, Settings, TagSettings
+from protocols.field.opcua_trust import fingerprint
 from protocols.field.opcua_values import Reading, Sample, reading
 
 if TYPE_CHECKING:
@@ -100,6 +112,8 @@ class OpcuaDriver:
         self._groups = {group.name: group for group in groups}
         self._inboxes = {group.name: Inbox() for group in groups}
         self._watched: dict[str, Nodes] = {}
+        self._refused: dict[str, dict[int, Reading]] = {}  # group → position → why nothing will ever come of it
+        self._seals: dict[str, str] = {}  # which certificates were shown and used, for people
         self._uris: dict[int, str] = {}  # namespaces given by index → the URI that they had at first
         self._kept: dict[int, str] = {}  # what of it was handed out to be remembered
         self._session: Session | None = None
@@ -132,10 +146,12 @@ class OpcuaDriver:
         """The namespaces, and the session that is now ours. Raises DeviceAway or DeviceRefused."""
         from protocols.field.opcua_security import check_pin, chosen, endpoints
 
+        self._seals = {}
         certificate = b""
         if given.identities:
             found = await endpoints(self._settings, self._where, self._count)
             certificate = chosen(found, self._settings, self._where)
+            self._seals = {"server certificate, SHA-256": fingerprint(certificate)}
             check_pin(certificate, given, self._where, self._name)
         for identity in given.identities[:-1]:
             with suppress(
@@ -151,6 +167,8 @@ class OpcuaDriver:
         from protocols.field.opcua_session import Session
 
         await self.close()
+        if identity is not None:
+            self._seals["client certificate, SHA-256"] = identity.fingerprint
         longest_s = max((group.period_s for group in self._groups.values()), default=0.0)
         self._session = session = Session(self._settings, self._where, limits, longest_s, self._count)
         return await session.open(user, certificate, identity), session
@@ -168,6 +186,35 @@ class OpcuaDriver:
             if not inbox:  # what arrived before the fault goes first; the next read raises
                 raise
         return inbox.take(group)
+
+    async def inspect(self, group: Group) -> Inspection:
+        """See `Inspects`. A node that the server reads and does not monitor is as bad as `read` says."""
+        if self._session is None:
+            raise DeviceAway(f"{self._where}: not connected.")
+        session, nodes = self._session, self._watched[group.name]
+        await session.check(probe=False)
+        found, latencies_s = await session.read_closely(list(nodes.of.values()))
+        now_us = _now_us()
+        readings, evidence = dict[int, Reading](), dict[int, Evidence]()
+        for first, (sample, raw) in zip(nodes.of, found, strict=True):
+            for index in nodes.shared[first]:
+                readings[index] = self._reading(session, group, nodes, first, index, sample, now_us, is_change=False)
+                evidence[index] = _evidence(group.tags[index], nodes.of[first], sample, raw)
+        readings |= self._refused[group.name]
+        return Inspection(
+            scans(group, [readings[index] for index in sorted(readings)]),
+            [evidence.get(index, Evidence(tag.address.node.text, "-")) for index, tag in enumerate(group.tags)],
+            latencies_s,
+        )
+
+    def facts(self) -> Mapping[str, str]:
+        """See `Inspects`."""
+        settings = self._settings
+        protection = (
+            f"{settings.security_policy}, {settings.mode}" if settings.is_secure else "none: nothing is encrypted"
+        )
+        user = "with a certificate" if settings.user_certificate else settings.username or "anonymous"
+        return {"security": protection, "user": user, **self._seals}
 
     async def close(self) -> None:
         if self._session is not None:
@@ -194,6 +241,7 @@ class OpcuaDriver:
 
     async def _watch(self, session: Session, group: Group, namespaces: Sequence[str]) -> None:
         """Resolve the group's nodes, and subscribe to them unless they are polled. Those that fail are reported bad."""
+        self._refused[group.name] = {}
         nodes = self._watched[group.name] = self._resolve(group, namespaces)
         typed = {nodes.of[at] for at in nodes.of if _needs_types(group.tags[at])}
         if typed:
@@ -201,7 +249,7 @@ class OpcuaDriver:
         if _options(group).mode == "subscribe" and nodes.of:
             for first, code in await session.subscribe(self._subscription(session, group, nodes)):
                 for index in nodes.shared[first]:
-                    self._report_bad(group, index, code, node_sentence(code, group.tags[index].address.node.text))
+                    self._refuse(group, index, code, node_sentence(code, group.tags[index].address.node.text))
 
     def _resolve(self, group: Group, namespaces: Sequence[str]) -> Nodes:
         """The node ids of today. Tags of the same node with the same deadband share one."""
@@ -214,7 +262,7 @@ class OpcuaDriver:
             try:
                 node = node_id(self._pinned(address.node, namespaces), namespaces)
             except ValueError as error:
-                self._report_bad(group, index, Quality.BAD_NODE_ID_UNKNOWN, str(error))
+                self._refuse(group, index, Quality.BAD_NODE_ID_UNKNOWN, str(error))
                 continue
             first = firsts.setdefault((node, address.deadband, address.deadband_percent), index)
             nodes.of.setdefault(first, node)
@@ -289,6 +337,11 @@ class OpcuaDriver:
         names = session.types.names(nodes.of[first])
         return reading(index, group.tags[index], sample, now_us, node_sentence, session.clock, previous_us, names)
 
+    def _refuse(self, group: Group, index: int, code: int, reason: str) -> None:
+        """Nothing will come of this tag while this connection lasts."""
+        self._refused[group.name][index] = Reading(index, _now_us(), None, code, reason)
+        self._report_bad(group, index, code, reason)
+
     def _report_bad(self, group: Group, index: int, code: int, reason: str) -> None:
         self._inboxes[group.name].report(Reading(index, _now_us(), None, code, reason))
 
@@ -296,6 +349,15 @@ class OpcuaDriver:
 def _needs_types(tag: Tag) -> bool:
     """Whether its value may be a structure or an enumeration, whose description must be known."""
     return bool(tag.address.part) or tag.value_type is ValueType.STRING
+
+
+def _evidence(tag: Tag, node: ua.NodeId, sample: Sample, raw: bytes) -> Evidence:
+    """What the server said of the tag's node. Its place: as configured, and as it travels today."""
+    address: Address = tag.address
+    today = node.to_string()
+    place = address.node.text if address.node.text == today else f"{address.node.text} ({today})"
+    kind = f"{sample.type_name}[]" if sample.is_array else sample.type_name
+    return Evidence(place, f"{kind}, part {text_of(address.part)}" if address.part else kind, "", raw)
 
 
 def _options(group: Group) -> GroupSettings:

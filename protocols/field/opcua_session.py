@@ -36,6 +36,7 @@ from protocols.field.opcua_clock import Clock
 from protocols.field.opcua_errors import ServiceFault, Step, connect_error, service_error
 from protocols.field.opcua_identity import Identity
 from protocols.field.opcua_nodes import NodeAddress
+from protocols.field.opcua_raw import values_with_bytes
 from protocols.field.opcua_security import User, secure
 from protocols.field.opcua_settings import Settings, practical_nodes
 from protocols.field.opcua_structures import Types, is_built_in
@@ -202,6 +203,20 @@ class Session:
         values = await self._in_chunks(nodes, self._limits.read, self._read_service, _failed_value)
         return [sample_of(value, self.types) for value in values]
 
+    async def read_closely(self, nodes: Sequence[ua.NodeId]) -> tuple[list[tuple[Sample, bytes]], list[float]]:
+        """As `read`, each with its bytes in the server's answer; and how many seconds each answer took."""
+        latencies_s: list[float] = []
+
+        async def service(chunk: Sequence[ua.NodeId]) -> list[tuple[ua.DataValue, bytes]]:
+            request, begun_s = ua.ReadRequest(Parameters=_asked(chunk)), time.monotonic()
+            # What the library's own `read` begins with; it would throw the bytes away.
+            data = await self._client.uaclient._send_request(request)
+            latencies_s.append(time.monotonic() - begun_s)
+            return values_with_bytes(data)
+
+        found = await self._in_chunks(nodes, self._limits.read, service, lambda code: (_failed_value(code), b""))
+        return [(sample_of(value, self.types), raw) for value, raw in found], latencies_s
+
     async def subscribe(self, watch: Watch) -> list[tuple[int, int]]:
         """Monitor the nodes; returns position and status code of each that the server does not monitor."""
         subscription = Subscription(watch, self._timeout_s, time.monotonic())
@@ -290,11 +305,7 @@ class Session:
     async def _read_service(
         self, nodes: Sequence[ua.NodeId], attribute: AttributeIds = AttributeIds.Value
     ) -> list[ua.DataValue]:
-        asked = ua.ReadParameters(
-            TimestampsToReturn=ua.TimestampsToReturn.Both,
-            NodesToRead=[ua.ReadValueId(NodeId=node, AttributeId=attribute) for node in nodes],
-        )
-        return await self._client.uaclient.read(asked)
+        return await self._client.uaclient.read(_asked(nodes, attribute))
 
     async def _request(self, service: Awaitable[T]) -> T:
         """The answer. Raises DeviceAway, which ends this session for good, or ServiceFault."""
@@ -359,6 +370,13 @@ class Session:
                     await self._request(low.close_secure_channel())
         finally:
             await shut(self._client)
+
+
+def _asked(nodes: Sequence[ua.NodeId], attribute: AttributeIds = AttributeIds.Value) -> ua.ReadParameters:
+    return ua.ReadParameters(
+        TimestampsToReturn=ua.TimestampsToReturn.Both,
+        NodesToRead=[ua.ReadValueId(NodeId=node, AttributeId=attribute) for node in nodes],
+    )
 
 
 def _failed_value(code: int) -> ua.DataValue:

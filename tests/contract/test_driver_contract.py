@@ -8,12 +8,12 @@ hanging the suite.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from protocols.field.contract import DeviceAway, Driver, Group, Quality, Scan, Value, ValueType
+from protocols.field.contract import DeviceAway, Driver, Group, Inspects, Quality, Scan, Value, ValueType
 from tests.contract.driver_cases import Case, DriverCase, cases
 from tests.support.sockets import open_sockets
 
@@ -77,15 +77,24 @@ async def readings(driver: Driver, group: Group) -> dict[str, Reading]:
     """The newest reading of each tag, read until every tag was seen."""
     seen: dict[str, Reading] = {}
     while True:
-        for scan in await driver.read(group):
+        scans = await driver.read(group)
+        for scan in scans:
             check_shape(scan, group)
-            indexes = range(len(group.tags)) if scan.indexes is None else scan.indexes
-            for position, index in enumerate(indexes):
-                quality = Quality.GOOD if scan.quality is None else scan.quality[position]
-                seen[group.tags[index].name] = (scan.values[position], quality, scan.reasons.get(index, ""))
+        seen |= taken(scans, group)
         if len(seen) == len(group.tags):
             return seen
         await asyncio.sleep(0.01)
+
+
+def taken(scans: Sequence[Scan], group: Group) -> dict[str, Reading]:
+    """The newest reading of each tag in these scans."""
+    seen: dict[str, Reading] = {}
+    for scan in scans:
+        indexes = range(len(group.tags)) if scan.indexes is None else scan.indexes
+        for position, index in enumerate(indexes):
+            quality = Quality.GOOD if scan.quality is None else scan.quality[position]
+            seen[group.tags[index].name] = (scan.values[position], quality, scan.reasons.get(index, ""))
+    return seen
 
 
 async def check_values(case: DriverCase) -> None:
@@ -135,6 +144,33 @@ async def test_reads_every_tag_with_its_value_or_its_reason(new_case: Case, capl
         for group in case.groups:
             for scan in await case.driver.read(group):  # a subscription may have nothing new to say
                 check_shape(scan, group)
+
+
+async def test_what_is_inspected_is_what_is_read(new_case: Case, caplog: pytest.LogCaptureFixture) -> None:
+    """Twice: a driver may have learned something from the first time. And reading goes on as before."""
+    async with watched(new_case, caplog) as case:
+        driver = case.driver
+        if not isinstance(driver, Inspects):
+            return  # a driver may leave it out
+        assert all(driver.facts().values())
+        with pytest.raises(DeviceAway):
+            await driver.inspect(case.groups[0])
+        await driver.connect()
+        for group in [*case.groups, *case.groups]:
+            before = driver.requests
+            seen = await driver.inspect(group)
+            assert 0 < len(seen.latencies_s) <= driver.requests - before
+            assert min(seen.latencies_s) > 0
+            for scan in seen.scans:
+                check_shape(scan, group)
+            for name, (value, quality, reason) in taken(seen.scans, group).items():
+                assert (Quality.word(quality) == "bad") == (name in case.bad), f"{name}: {reason}"
+                expected = case.good.get(name)
+                assert name in case.bad or (expected(value) if callable(expected) else value == expected), name
+            for tag, evidence in zip(group.tags, seen.evidence, strict=True):
+                assert evidence.place and evidence.type
+                assert evidence.raw or tag.name in case.bad, "what is good came from bytes"
+        await check_values(case)
 
 
 async def test_read_before_connect_says_so(new_case: Case, caplog: pytest.LogCaptureFixture) -> None:

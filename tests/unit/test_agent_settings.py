@@ -72,6 +72,32 @@ def test_a_group_has_a_priority(tmp_path: Path, word: str | None, priority: int)
     assert configuration.devices[0].groups[0].priority == priority
 
 
+def test_states_and_flags_are_written_by_number(tmp_path: Path) -> None:
+    """In YAML every key is a text, quoted or not: what is meant is the number."""
+
+    def tag(states: str, kind: str = "states") -> str:
+        line = f"- {{name: mode, address: 40001, {kind}: {states}}}"
+        return changed(lambda document: document["devices"][0]["groups"][0].update(tags=["HERE"])).replace(
+            "- HERE", line
+        )
+
+    for states in ("{0: idle, 1: running, -1: lost}", '{"0": idle, 0x1: running, "-1": lost}'):
+        [mode] = read(tmp_path, tag(states)).devices[0].groups[0].tags
+        assert mode.address.meaning.states == {0: "idle", 1: "running", -1: "lost"}
+    [alarms] = read(tmp_path, tag("{0: dry run, 3: overheated}", "flags")).devices[0].groups[0].tags
+    assert alarms.address.meaning.flags == {0: "dry run", 3: "overheated"}
+    for states, kind, problem in (
+        ("{idle: 0}", "states", "states.idle: "),
+        ("{1.5: idle}", "states", "states.1.5: "),
+        ("{010: idle}", "states", "states.010: "),
+        ("{0: idle, 0x0: running}", "states", "0 has two names; keep one"),
+        ("{64: idle}", "flags", "flags: must be at most 63, found the number 64"),
+    ):
+        with pytest.raises(SettingsError) as refused:
+            read(tmp_path, tag(states, kind))
+        assert problem in str(refused.value)
+
+
 def test_flags_and_variables_go_first(tmp_path: Path) -> None:
     path = tmp_path / "agent.yaml"
     path.write_text(changed(lambda document: None))
