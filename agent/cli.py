@@ -27,6 +27,7 @@ COMMANDS = (
     "device",
     "tags",
     "opcua",
+    "capture",
 )
 """In the order in which --help lists them. Each is a module of `agent.commands`, with a function or group so named."""
 

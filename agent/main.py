@@ -16,6 +16,7 @@ from pathlib import Path
 from agent import drivers, heartbeat
 from agent.batcher import Batcher
 from agent.bell import Bell
+from agent.capture.service import CaptureService
 from agent.certificate import Certificate
 from agent.definitions import Book, SelfContained
 from agent.devicememory import DeviceMemory
@@ -28,6 +29,7 @@ from agent.settings import Configuration, Device
 from agent.statusfile import write_status
 from agent.uplink.forwarder import Forwarder
 from agent.uplink.fresh import Fresh
+from protocols.field.contract import Driver
 from protocols.program import notify
 from protocols.program.logs import get_logger
 from protocols.program.tasks import Tasks
@@ -68,7 +70,9 @@ class Agent:
         self._pipeline = Pipeline(
             self._batcher, self._worker, settings.batch.interval_s, self._on_appended, self._ping_watchdog
         )
-        self._pollers = {device.name: self._poller(device, data_dir / "devices") for device in configuration.devices}
+        made = {d.name: drivers.make(d, d.groups, settings.data_dir) for d in configuration.devices}
+        self._pollers = {d.name: self._poller(d, made[d.name], data_dir / "devices") for d in configuration.devices}
+        self._captures = CaptureService(configuration, made)
         self._machine_of = {device.name: device.machine for device in configuration.devices}
         self._started_s = time.monotonic()
         self._fill_rate = heartbeat.FillRate()
@@ -78,8 +82,7 @@ class Agent:
         self._tend_trouble = ""
         self._certificate = Certificate(configuration.settings.broker.tls)
 
-    def _poller(self, device: Device, memories: Path) -> Poller:
-        driver = drivers.make(device, device.groups, self._configuration.settings.data_dir)
+    def _poller(self, device: Device, driver: Driver, memories: Path) -> Poller:
         memory = DeviceMemory(memories / f"{device.name}.json", device.name, driver)
         return Poller(device.name, driver, device.groups, self._pipeline.take, self._on_change, memory)
 
@@ -94,6 +97,7 @@ class Agent:
                 storing = tasks.spawn("pipeline", self._pipeline.run())
                 sending = tasks.spawn("forwarder", self._forwarder.run())
                 telling = tasks.spawn("status file", self._tell())
+                tasks.spawn("captures", self._captures.run())
                 notify.ready(f"{len(polling)} devices")
                 _log.info("running", devices=len(polling), data_dir=self._configuration.settings.data_dir)
                 try:

@@ -195,15 +195,15 @@ def _hash(settings: AgentSettings) -> str:
     """Device by device: ten thousand tags as one text would be the most memory that the agent ever takes."""
     digest = hashlib.sha256()
     for part, left_out in ((settings, {"devices"}), *((device, set[str]()) for device in settings.devices)):
-        plain = _without_secrets(part.model_dump(mode="json", exclude=left_out))
+        plain = without_secrets(part.model_dump(mode="json", exclude=left_out))
         digest.update(json.dumps(plain, sort_keys=True).encode())
     return digest.hexdigest()[:16]
 
 
-def _without_secrets(value: Any) -> Any:
+def without_secrets(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_secrets(inner) for key, inner in value.items() if not is_secret((key,))}
-    return [_without_secrets(inner) for inner in value] if isinstance(value, list) else value
+        return {key: without_secrets(inner) for key, inner in value.items() if not is_secret((key,))}
+    return [without_secrets(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _devices(source: Source) -> tuple[list[Device], list[Problem]]:

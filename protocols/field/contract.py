@@ -15,10 +15,11 @@ Rules, in the order in which they matter:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -229,6 +230,33 @@ class Inspects(Protocol):
     async def inspect(self, group: Group) -> Inspection: ...
 
     def facts(self) -> Mapping[str, str]: ...
+
+
+class Happening(IntEnum):
+    """What can happen on a line to a device. The numbers stand in capture files and never change."""
+
+    OPENED = 1
+    NOT_OPENED = 2  # content: why
+    SENT = 3  # content: the bytes, as they go over the line
+    RECEIVED = 4  # the same; whatever came, also what fits nothing
+    TIMED_OUT = 5  # no answer came within the deadline
+    LOST = 6  # the other end closed the line, or it broke; content: how
+    CLOSED = 7  # we closed it; content: why
+
+
+Tap: TypeAlias = Callable[[Happening, bytes], None]
+"""Called in the event loop for each happening, in order. Returns at once and never raises. Reasons are UTF-8."""
+
+
+@runtime_checkable
+class Tapped(Protocol):
+    """What a driver may offer beside `Driver`: whoever looks for a fault may listen to its line, byte by byte.
+
+    `listen` may be called at any time, and takes the place of an earlier tap; None ends the listening. A line that is
+    open already is told as OPENED at once. Devices that share an endpoint share its line, and what is heard of it.
+    """
+
+    def listen(self, tap: Tap | None) -> None: ...
 
 
 class DriverModule(Protocol):

@@ -24,6 +24,7 @@ from protocols.field.contract import (
     Quality,
     Scan,
     Tag,
+    Tap,
     Value,
     WriteFailed,
 )
@@ -126,6 +127,10 @@ class ModbusDriver:
             return None
         self._learned.changed, self._counters_kept = False, counters
         return {**self._learned.dump(), "counters": counters}
+
+    def listen(self, tap: Tap | None) -> None:
+        """See `Tapped`."""
+        self._endpoint.listen(tap)
 
     # --- the contract's three ---
 

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from typing import Protocol
 from weakref import WeakValueDictionary
 
+from protocols.field.contract import Happening, Tap
+from protocols.field.modbus_errors import no_connection
 from protocols.field.modbus_line import Line, Link, open_line
 from protocols.field.modbus_request import Request
 
@@ -43,6 +45,7 @@ class Endpoint:
         self._line: Line | None = None
         self._given_up = False  # the line was closed by us
         self._lock = asyncio.Lock()
+        self._tap: Tap | None = None
         self._sent = random.randrange(65_536)  # over all connections, from a random beginning
 
     @property
@@ -51,6 +54,14 @@ class Endpoint:
         if self._line is None:
             return "the connection was lost"
         return "" if self._given_up else self._line.fault
+
+    def listen(self, tap: Tap | None) -> None:
+        """See `Tapped`."""
+        self._tap = tap
+        if self._line is not None:
+            self._line.tap = tap
+            if tap is not None and not self._line.fault:
+                tap(Happening.OPENED, b"already open")
 
     async def connect(self, user: User, link: Link) -> None:
         """Opens a connection for `user`, or lets it share the one that others have there.
@@ -111,7 +122,12 @@ class Endpoint:
 
     async def _open(self, link: Link) -> None:
         await self._close()
-        self._line = await open_line(link, self._sent)
+        try:
+            self._line = await open_line(link, self._sent, self._tap)
+        except (OSError, UnicodeError) as error:
+            if self._tap is not None:
+                self._tap(Happening.NOT_OPENED, no_connection(error, link).encode())
+            raise
         self._given_up = False
         if link.connect_pause_s:
             await asyncio.sleep(link.connect_pause_s)

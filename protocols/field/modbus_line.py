@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, Protocol
 
+from protocols.field.contract import Tap
 from protocols.field.modbus_request import Request
 
 Transport = Literal["tcp", "rtu_over_tcp", "udp", "rtu"]
@@ -75,10 +76,12 @@ class Line(Protocol):
     """An open connection. It is opened once and never reopened; `close` may be called at any time, twice too.
 
     `fault`: why it is not to be used any more; "" while it is well. `sent`: how many requests it has sent.
+    `tap` hears all that happens on it, if there is one.
     """
 
     fault: str
     sent: int
+    tap: Tap | None
 
     async def ask(self, requests: Sequence[Request]) -> list[bytes | int]:
         """The answer to each request: its content, or the code of the device's exception. One at a time.
@@ -92,8 +95,8 @@ class Line(Protocol):
         """Closes the connection. The socket is gone one turn of the loop later."""
 
 
-async def open_line(link: Link, transaction: int) -> Line:
-    """A new connection, whose requests are numbered from `transaction` + 1.
+async def open_line(link: Link, transaction: int, tap: Tap | None = None) -> Line:
+    """A new connection, whose requests are numbered from `transaction` + 1. `tap` hears it from its beginning.
 
     Raises OSError, and after the link's `timeout_s` TimeoutError, which is one.
     """
@@ -101,11 +104,11 @@ async def open_line(link: Link, transaction: int) -> Line:
     if link.transport == "rtu":
         from protocols.field.modbus_serial import open_serial
 
-        return await open_serial(link, transaction)
+        return await open_serial(link, transaction, tap)
     if link.client == "pymodbus":
         from protocols.field.modbus_line_pymodbus import PymodbusLine
 
-        return await PymodbusLine.open(link, transaction)
+        return await PymodbusLine.open(link, transaction, tap)
     from protocols.field.modbus_line_lean import LeanLine
 
-    return await LeanLine.open(link, transaction)
+    return await LeanLine.open(link, transaction, tap)

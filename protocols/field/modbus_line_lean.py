@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from protocols.field.contract import Happening, Tap
 from protocols.field.modbus_frame import MAX_TRANSACTION, Framed, FrameError, Mbap, Rtu
 from protocols.field.modbus_line import GATEWAY_AWAY, Link
 from protocols.field.modbus_request import Request
@@ -20,9 +21,10 @@ from protocols.field.modbus_request import Request
 class LeanLine(asyncio.Protocol, asyncio.DatagramProtocol):
     """See `Line`. For bytes of any origin: `data_received` takes them, the transport's `write` sends them."""
 
-    def __init__(self, link: Link, transaction: int) -> None:
+    def __init__(self, link: Link, transaction: int, tap: Tap | None = None) -> None:
         self.fault = ""
         self.sent = 0
+        self.tap = tap
         self._loop = asyncio.get_running_loop()
         self._link = link
         self._framing: type[Mbap] | type[Rtu] = Mbap if link.transport in ("tcp", "udp") else Rtu
@@ -40,9 +42,9 @@ class LeanLine(asyncio.Protocol, asyncio.DatagramProtocol):
         self._resting: asyncio.TimerHandle | None = None  # until then
 
     @classmethod
-    async def open(cls, link: Link, transaction: int) -> LeanLine:
+    async def open(cls, link: Link, transaction: int, tap: Tap | None = None) -> LeanLine:
         """See `open_line`."""
-        line = cls(link, transaction)
+        line = cls(link, transaction, tap)
         loop = line._loop
         async with asyncio.timeout(link.timeout_s):
             if link.transport == "udp":
@@ -102,6 +104,8 @@ class LeanLine(asyncio.Protocol, asyncio.DatagramProtocol):
         self._next = end
         self.sent += len(frames)
         data = frames[0] if len(frames) == 1 else b"".join(frames)
+        if self.tap is not None:
+            self.tap(Happening.SENT, data)
         if self._link.transport == "udp":
             self._transport.sendto(data)
         else:
@@ -109,6 +113,8 @@ class LeanLine(asyncio.Protocol, asyncio.DatagramProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Takes the answers that are whole, and asks on."""
+        if self.tap is not None:
+            self.tap(Happening.RECEIVED, data)
         received = self._buffer + data if self._buffer else data
         while received:
             if not self._waiting:
@@ -156,10 +162,14 @@ class LeanLine(asyncio.Protocol, asyncio.DatagramProtocol):
         if now_s < deadline_s:
             self._timer = self._loop.call_at(deadline_s, self._check_deadline)
         else:
+            if self.tap is not None:
+                self.tap(Happening.TIMED_OUT, b"")
             self._done.set_exception(TimeoutError())
 
-    def _give_up(self, why: str) -> None:
+    def _give_up(self, why: str, happening: Happening = Happening.CLOSED) -> None:
         """Ends the exchange and the connection."""
+        if not self.fault and self.tap is not None:
+            self.tap(happening, why.encode())
         self.fault = self.fault or why
         self._buffer = b""
         self._waiting.clear()
@@ -172,10 +182,12 @@ class LeanLine(asyncio.Protocol, asyncio.DatagramProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
+        if self.tap is not None:
+            self.tap(Happening.OPENED, b"")
 
     def connection_lost(self, error: Exception | None) -> None:
         del error
-        self._give_up("it closed the connection")
+        self._give_up("it closed the connection", Happening.LOST)
 
     def datagram_received(self, data: bytes, address: object) -> None:
         del address
@@ -184,4 +196,4 @@ class LeanLine(asyncio.Protocol, asyncio.DatagramProtocol):
     def error_received(self, error: Exception) -> None:
         """Of a datagram, when nothing listens at the other end."""
         reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else type(error).__name__
-        self._give_up(f"no answer ({reason})")
+        self._give_up(f"no answer ({reason})", Happening.LOST)

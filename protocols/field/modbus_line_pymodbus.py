@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from struct import unpack_from
+from typing import Any
 
 from pymodbus import FramerType
 from pymodbus.client import AsyncModbusTcpClient, AsyncModbusUdpClient
 from pymodbus.exceptions import ModbusException
 from pymodbus.pdu import ModbusPDU
 
+from protocols.field.contract import Happening, Tap
 from protocols.field.modbus_frame import MAX_TRANSACTION, Framed, FrameError, Match, Mbap, Rtu
 from protocols.field.modbus_line import GATEWAY_AWAY, Link
 from protocols.field.modbus_request import Request
@@ -36,12 +38,32 @@ class _Unread(ModbusPDU):
 _UNREAD = [type(f"_Unread{code}", (_Unread,), {"function_code": code}) for code in (1, 2, 3, 4)]
 
 
+class _Heard:
+    """pymodbus's protocol, as the event loop calls it. `hear` gets what comes first: pymodbus drops what is long."""
+
+    def __init__(self, protocol: Any, hear: Callable[[bytes], None]) -> None:
+        self._protocol = protocol
+        self._hear = hear
+
+    def data_received(self, data: bytes) -> None:
+        self._hear(data)
+        self._protocol.data_received(data)
+
+    def datagram_received(self, data: bytes, address: Any) -> None:
+        self._hear(data)
+        self._protocol.datagram_received(data, address)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._protocol, name)
+
+
 class PymodbusLine:
     """See `Line`."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, tap: Tap | None = None) -> None:
         self.fault = ""
         self.sent = 0
+        self.tap = tap
         self._link = link
         self._framing: type[Mbap] | type[Rtu] = Mbap if link.transport in ("tcp", "udp") else Rtu
         self._framed: Framed | None = None  # the request that waits for its answer
@@ -64,13 +86,16 @@ class PymodbusLine:
             self._client.register(answer)
 
     @classmethod
-    async def open(cls, link: Link, transaction: int) -> PymodbusLine:
+    async def open(cls, link: Link, transaction: int, tap: Tap | None = None) -> PymodbusLine:
         """See `open_line`."""
-        line = cls(link)
+        line = cls(link, tap)
         loop, context = asyncio.get_running_loop(), line._client.ctx
         async with asyncio.timeout(link.timeout_s):
             # pymodbus's own connect() hides why it failed.
-            factory = context.handle_new_connection
+
+            def factory() -> Any:
+                return _Heard(context.handle_new_connection(), line._hear)
+
             if link.transport == "udp":
                 await loop.create_datagram_endpoint(factory, remote_addr=(link.host, link.port))
             else:
@@ -108,6 +133,7 @@ class PymodbusLine:
         except TimeoutError:
             if self.fault:
                 raise ConnectionError(self.fault) from None
+            self._tell(Happening.TIMED_OUT, "")
             raise
         except ModbusException as error:
             raise ConnectionError(error.string) from error
@@ -157,12 +183,24 @@ class PymodbusLine:
 
     def close(self) -> None:
         """See `Line`."""
-        self.fault = self.fault or "the connection was given up"
+        if not self.fault:
+            self.fault = "the connection was given up"
+            self._tell(Happening.CLOSED, self.fault)
         self._client.close()
+
+    def _tell(self, happening: Happening, why: str) -> None:
+        if self.tap is not None:
+            self.tap(happening, why.encode())
+
+    def _hear(self, data: bytes) -> None:
+        if self.tap is not None:
+            self.tap(Happening.RECEIVED, data)
 
     def _trace(self, sending: bool, data: bytes) -> bytes:
         """pymodbus's view of the bytes: all that are sent; of those received only whole answers that fit."""
         if sending:
+            if self.tap is not None:
+                self.tap(Happening.SENT, data)
             self._transaction = int.from_bytes(data[:2], "big")
             return data
         if self._framed is None:
@@ -179,12 +217,16 @@ class PymodbusLine:
         return data
 
     def _note_connection(self, connected: bool) -> None:
-        if not connected:
-            self._give_up("it closed the connection")
+        if connected:
+            self._tell(Happening.OPENED, "")
+        else:
+            self._give_up("it closed the connection", Happening.LOST)
 
-    def _give_up(self, why: str) -> bytes:
+    def _give_up(self, why: str, happening: Happening = Happening.CLOSED) -> bytes:
         """Ends the exchange now, by its deadline."""
-        self.fault = self.fault or why
+        if not self.fault:
+            self.fault = why
+            self._tell(happening, why)
         if self._deadline is not None and not self._deadline.expired():
             self._deadline.reschedule(asyncio.get_running_loop().time())
         return b""

@@ -13,6 +13,7 @@ import termios
 import tty
 from dataclasses import replace
 
+from protocols.field.contract import Tap
 from protocols.field.modbus_line import Link, Serial
 from protocols.field.modbus_line_lean import LeanLine
 
@@ -20,11 +21,11 @@ _READ_BYTES = 4096
 _IFLAG, _OFLAG, _CFLAG, _LFLAG, _ISPEED, _OSPEED = range(6)  # the places in what tcgetattr gives
 
 
-async def open_serial(link: Link, transaction: int) -> LeanLine:
+async def open_serial(link: Link, transaction: int, tap: Tap | None = None) -> LeanLine:
     """A line over the port `link.host`. Raises OSError, also where the port cannot be set as asked."""
     if link.serial is None:
         raise OSError("no serial settings")
-    line = LeanLine(replace(link, pause_s=max(link.pause_s, link.serial.frame_gap_s)), transaction)
+    line = LeanLine(replace(link, pause_s=max(link.pause_s, link.serial.frame_gap_s)), transaction, tap)
     descriptor = os.open(link.host, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
     try:
         fcntl.ioctl(descriptor, termios.TIOCEXCL)

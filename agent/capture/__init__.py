@@ -1,0 +1,1 @@
+"""Recording what goes over the line to a device, and serving a recording as a device."""
