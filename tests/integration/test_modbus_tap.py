@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from protocols.field.contract import DeviceAway, DeviceTimeout, Group, Happening
-from protocols.field.modbus import ModbusDriver, Settings, TagSettings, driver, tag
+from protocols.field.modbus import Settings, TagSettings, driver, tag
+from protocols.field.modbus_driver import ModbusDriver
 from protocols.field.modbus_frame import crc
 from tests.support.modbus_servers import HOST, Exchange, Script, scripted
 from tests.support.sockets import open_sockets
