@@ -101,7 +101,7 @@ class Assembly:
             raise Unsound
         code = FLOATS[lot.kind][0]
         values = array(code, flat)
-        if code == "f" and _overflows(values, flat):
+        if code == "f" and overflows(values, flat):
             raise Unsound
         if lot.exponent == XOR:
             self._patterns(lot, lanes.little_endian(values), ranges)
@@ -315,7 +315,7 @@ def near(code: str, exponent: int) -> tuple[float, float]:
     return (2.0**52, 2.0**53) if bound == EXACT else (SHIFT - bound + 1, SHIFT + bound)
 
 
-def _overflows(values: array[float], flat: Sequence[float]) -> bool:
+def overflows(values: array[float], flat: Sequence[float]) -> bool:
     """Whether something became infinite that is none, by being too large for 32 bits."""
     raw = lanes.little_endian(values)
     if b"\x00\x00\x80\x7f" not in raw and b"\x00\x00\x80\xff" not in raw:

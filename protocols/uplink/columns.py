@@ -10,6 +10,8 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, groupby, pairwise
+from math import isfinite
+from struct import Struct
 from typing import Any
 
 from protocols.uplink.batch import Column
@@ -27,6 +29,7 @@ TELLING = 1 << 22
 """A float32 has 24 bits. Whole numbers of about as many say no more than the float's own pattern, and noise looks like
 decimals by chance: as patterns it takes a tenth fewer bytes."""
 
+_PACK = {code: Struct(code).pack for code in "fd"}
 _DIGITS = b"0" + b"1" * 255
 _EIGHT = [tuple(bool(byte >> at & 1) for at in range(8)) for byte in range(256)]
 _PROBE_ABOVE = 8
@@ -50,6 +53,8 @@ def bound_of(code: str, exponent: int) -> int:
 
 def _decimal(numbers: Sequence[float], code: str, least: int = 0) -> tuple[int, list[int]] | None:
     """(k, integers) where every value is exactly n ÷ 10^k in the column's own width, with the least k ≥ `least`."""
+    if len(numbers) == 1:
+        return _decimal_alone(numbers[0], code, least)
     wanted = array(code, numbers).tobytes()
     is_long = len(numbers) > _PROBE_ABOVE
     try:
@@ -67,6 +72,25 @@ def _decimal(numbers: Sequence[float], code: str, least: int = 0) -> tuple[int, 
                 return exponent, integers
     except (ValueError, OverflowError):  # a NaN or an infinity is among them
         pass
+    return None
+
+
+def _decimal_alone(number: float, code: str, least: int) -> tuple[int, list[int]] | None:
+    """The same for one value."""
+    pack = _PACK[code]
+    if not isfinite(number):
+        return None
+    wanted = pack(number)
+    for exponent in range(least, EXPONENT_MAX + 1):
+        power = 10**exponent
+        scaled = number * power
+        if not -EXACT < scaled < EXACT:
+            return None
+        integer = round(scaled)
+        if abs(integer) >= bound_of(code, exponent):
+            return None
+        if pack(integer / power) == wanted:
+            return exponent, [integer]
     return None
 
 

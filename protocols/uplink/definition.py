@@ -12,12 +12,14 @@ Message, MessagePack in a zstd frame:
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from operator import itemgetter
 from typing import Any, Protocol
 
+from protocols.uplink import lanes
 from protocols.uplink.batch import Block, Column
 from protocols.uplink.blocks import pack_columns, pack_types, unpack_rows, unpack_tags
 from protocols.uplink.columns import Base, base_of, pack_runs
@@ -32,6 +34,7 @@ REF_BYTES = 6
 _LAYOUTS_MAX = 16
 _ROWS_ENOUGH = 8
 _EXPONENTS = bytes(mode & 0x0F for mode in range(256))
+_NOT_ZERO = re.compile(rb"[^\x00]", re.DOTALL)
 _TIME_SCALES = ((6, 1_000_000), (3, 1000), (0, 1))
 
 
@@ -248,14 +251,11 @@ def put_together(
         parts.pop()
         while parts[-1] in (None, [], {}):
             parts.pop()
-    if modes[1:].translate(_EXPONENTS) == expected[1:].translate(_EXPONENTS):
-        return Referring(parts, [])
-    others = [
-        (at if present is None else present[at], mode & 0x0F)
-        for at, mode, other in zip(layout.numbers, modes[1:], expected[1:], strict=True)
-        if (mode ^ other) & 0x0F
-    ]
-    return Referring(parts, others)
+    exponents = modes.translate(_EXPONENTS)
+    differences = lanes.xored(exponents[1:], expected[1:].translate(_EXPONENTS))
+    places = [found.start() for found in _NOT_ZERO.finditer(differences)]
+    positions = [layout.numbers[place] if present is None else present[layout.numbers[place]] for place in places]
+    return Referring(parts, [(at, exponents[1 + place]) for at, place in zip(positions, places, strict=True)])
 
 
 def unpack_referring(packed: Any, definition: Definition, readings_left: int) -> Block:

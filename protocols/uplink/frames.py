@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import zlib
 from itertools import chain
 from typing import Any
@@ -41,6 +42,10 @@ _DECLARED: dict[int, int] = {
     zstd.DecompressionParameter.window_log_max: zstd.DecompressionParameter.window_log_max.bounds()[1]
 }
 
+_SMALL_BYTES = 32 << 10
+"""To set up a compressor costs more than to compress so much; the compressor of more would keep a megabyte."""
+_OF_THREAD = threading.local()
+
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _GZIP = b"\x1f\x8b"
 _NESTS = frozenset({dict, list})
@@ -58,8 +63,14 @@ def pack(value: Any) -> bytes:
 
 
 def compress(raw: bytes) -> bytes:
-    """A Zstandard frame with content size and checksum."""
-    return zstd.compress(raw, options=_COMPRESSION)
+    """A Zstandard frame with content size and checksum. Each thread keeps its compressor for what is small."""
+    if len(raw) > _SMALL_BYTES:
+        return zstd.compress(raw, options=_COMPRESSION)
+    compressor = getattr(_OF_THREAD, "compressor", None)
+    if compressor is None:
+        compressor = _OF_THREAD.compressor = zstd.ZstdCompressor(options=_COMPRESSION)
+    frame: bytes = compressor.compress(raw, zstd.ZstdCompressor.FLUSH_FRAME)
+    return frame
 
 
 def unpack(payload: bytes) -> Any:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from protocols.uplink import arrays
 from protocols.uplink.bulk import Assembly, Lot, Unsound
 from protocols.uplink.columns import TEXT_MAX, pack_bits, pack_runs
-from protocols.uplink.definition import Definition, Referring, put_together
+from protocols.uplink.definition import Definition, Referring, Sequences, put_together
 from protocols.uplink.flat import TEXTS, picker
+from protocols.uplink.one_row_packer import OneRowPacker
 from protocols.values import Value, ValueType
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class RowPacker:
             positions.append(at)
             place += 1
         self._lots = [(lot, picker(positions)) for lot, positions in lots.values()]
+        self._one_row: OneRowPacker | None = None
         self._texts = [(kind, positions, picker(positions)) for kind, positions in texts.items()]
         self._order = sorted(chain.from_iterable(texts.values()))
 
@@ -70,14 +72,23 @@ class RowPacker:
 
     def _pack(self, times_us: Sequence[int], rows: Sequence[Row]) -> Referring:
         layout = self._layout
-        assembly = Assembly(1 + len(layout.numbers))
-        for lot, pick in self._lots:
-            assembly.add(lot, _flat(pick, rows), [len(rows)] * len(lot.places))
+        assembly = self._one(rows[0]) if len(rows) == 1 else self._all(rows)
         extras: dict[int, Any] = {}
         for kind, positions, pick in self._texts:
             packed = (_bits if kind is ValueType.BOOL else runs)(_flat(pick, rows), len(rows))
             extras.update(zip(positions, packed, strict=True))
         return put_together(layout, None, assembly, times_us, [extras[at] for at in self._order], {})
+
+    def _one(self, row: Row) -> Sequences:
+        if self._one_row is None:
+            self._one_row = OneRowPacker(self._layout)
+        return self._one_row.pack(row)
+
+    def _all(self, rows: Sequence[Row]) -> Sequences:
+        assembly = Assembly(1 + len(self._layout.numbers))
+        for lot, pick in self._lots:
+            assembly.add(lot, _flat(pick, rows), [len(rows)] * len(lot.places))
+        return assembly
 
 
 def _flat(pick: Callable[[Sequence[Any]], Sequence[Any]], rows: Sequence[Row]) -> list[Any]:

@@ -332,3 +332,14 @@ def test_streams_of_garbage_are_refused_or_decode(at: int, data: bytes) -> None:
     except EnvelopeError:
         return
     assert batch.readings() == 6
+
+
+@given(st.lists(st.binary(max_size=200), min_size=1, max_size=4), st.sampled_from([1, 100, 1000]))
+@settings(max_examples=60, deadline=None)
+def test_a_compressor_that_is_used_again_makes_the_same_frames(raws: list[bytes], times: int) -> None:
+    for raw in raws:
+        frame = frames.compress(raw * times)
+        assert zstandard.ZstdDecompressor().decompress(frame) == raw * times
+        assert frame == frames.compress(raw * times)
+        parameters = zstandard.get_frame_parameters(frame)
+        assert (parameters.content_size, parameters.has_checksum) == (len(raw * times), True)
