@@ -7,11 +7,10 @@ from typing import Any
 
 from cloud.store.contract import Beat, Defined, Item, Number, Telemetry, Undecodable
 from cloud.store.contract import Undefined as Undefined
-from protocols.uplink import definition, envelope, frames, status
+from protocols.uplink import definition, envelope, frames, mark, status
 from protocols.uplink.batch import SEQ_MAX
 from protocols.uplink.definition import REF_BYTES, Definition
 from protocols.uplink.link import Delivery
-from protocols.uplink.mark import unmark
 from protocols.uplink.topics import DefinitionTopic, GatewayTopic, MachineTopic, TopicError, parse
 
 Find = Callable[[MachineTopic, bytes], Definition | None]
@@ -37,7 +36,7 @@ def item(topic: str, payload: bytes, retained: bool, received_us: int, find: Fin
 
 
 def _telemetry(machine: MachineTopic, payload: bytes, received_us: int, find: Find) -> Item:
-    message, historical = unmark(payload)
+    message, historical, clock = mark.read(payload)
     try:
         batch = envelope.decode(message, lambda ref: find(machine, ref))
     except envelope.DefinitionMissing as missing:
@@ -45,7 +44,7 @@ def _telemetry(machine: MachineTopic, payload: bytes, received_us: int, find: Fi
     except envelope.EnvelopeError as error:
         number = _number(machine, message, find)
         return Undecodable(machine.telemetry, payload, str(error), received_us, number)
-    return Telemetry(machine, batch, payload, envelope.digest(message), received_us, historical)
+    return Telemetry(machine, batch, payload, envelope.digest(message), received_us, historical, clock)
 
 
 def _number(machine: MachineTopic, message: bytes, find: Find) -> Number | None:

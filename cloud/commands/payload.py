@@ -6,9 +6,8 @@ import json
 from collections.abc import Iterator
 from itertools import islice
 
-from protocols.uplink import envelope, frames, status, topics
+from protocols.uplink import envelope, frames, mark, status, topics
 from protocols.uplink.batch import Batch
-from protocols.uplink.mark import unmark
 from protocols.values import Quality
 
 TAGS_SHOWN_MAX = 20
@@ -48,10 +47,12 @@ def _contents(topic: str, payload: bytes) -> Iterator[tuple[str, str]]:
         return
     try:
         if isinstance(where, topics.MachineTopic):
-            message, historical = unmark(payload)
-            if historical:
+            marked = mark.read(payload)
+            if marked.historical:
                 yield "mark", "historical: of a backlog"
-            yield from _batch(envelope.decode(message))
+            if marked.clock is not None:
+                yield "mark", f"stamped by a clock that nobody vouched for, in span {marked.clock.span.hex()}"
+            yield from _batch(envelope.decode(marked.message))
             return
         if isinstance(where, topics.GatewayTopic):
             said = status.decode(payload)

@@ -20,6 +20,11 @@ Rules:
    Whatever arrives later under such a number, a replay too, makes it stored.
 7. What is over the retention is thrown away by `tend`, in small steps; the ledger stays for ever.
 8. Queries may run beside commits, from another process too.
+9. Telemetry with a clock's mark has times that nobody vouches for, yet. They compare with no others: its newest values
+   are the latest only while nothing with a certain time is newer than when they were received live. When a status tells
+   the true zero hour of its span, every batch of the span is corrected, once, by the difference from its mark: the
+   latest values at once, the readings by the time that `tend` says that there is no more; what arrives later, as it is
+   stored. What is told first of a span stays. Keys and duplicates are recognised as ever.
 """
 
 from __future__ import annotations
@@ -35,6 +40,7 @@ from cloud.speakers import Speakers
 from protocols.uplink.batch import Batch
 from protocols.uplink.confirm import MachineConfirm
 from protocols.uplink.definition import Definition
+from protocols.uplink.mark import ClockMark
 from protocols.uplink.presence import Heard
 from protocols.uplink.status import Status
 from protocols.uplink.topics import DefinitionTopic, GatewayTopic, MachineTopic, Plant
@@ -56,7 +62,7 @@ class Telemetry:
     """A decoded telemetry message with its raw `payload` (kept whole if it turns into a dead letter).
 
     `digest`: 16 bytes of BLAKE2b of the message, without a mark. `received_us`: the receiver's clock. `historical`:
-    of a backlog (protocols/uplink/mark.py).
+    of a backlog, `clock`: what is said of the clock that stamped its times (protocols/uplink/mark.py).
     """
 
     topic: MachineTopic
@@ -65,6 +71,7 @@ class Telemetry:
     digest: bytes
     received_us: int
     historical: bool = False
+    clock: ClockMark | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +164,10 @@ class MachineRow:
 
 @dataclass(frozen=True, slots=True)
 class GatewayRow:
-    """A gateway as listed. `registered`: by an operator, otherwise pending. `since_us`: of its last noted change."""
+    """A gateway as listed. `registered`: by an operator, otherwise pending. `since_us`: of its last noted change.
+
+    `uncertain`, `corrected`: batches ever stored whose times nobody vouches for, and those that were corrected since.
+    """
 
     plant: Plant
     thing: str
@@ -165,6 +175,8 @@ class GatewayRow:
     heard: Heard
     speakers: Speakers = field(default_factory=Speakers)
     since_us: int | None = None
+    uncertain: int = 0
+    corrected: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +189,28 @@ class GatewayEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class ClockSpan:
+    """A time during which nobody vouched for a gateway's clock. `span`: its name, hexadecimal.
+
+    `zero_us`: the true time at which its boot began, told at `told_us`; None: not yet, or it cannot be known.
+    `first_us`, `last_us`: when the first and the last of its batches were received. `corrected`: how many of `batches`.
+    """
+
+    span: str
+    zero_us: int | None
+    told_us: int | None
+    first_us: int
+    last_us: int
+    batches: int
+    corrected: int
+
+
+@dataclass(frozen=True, slots=True)
 class LatestValue:
-    """The newest reading of a series by (time, order of the epoch, seq)."""
+    """The newest reading of a series by (time, order of the epoch, seq).
+
+    `time_certain`: False where nobody vouches for the time, see rule 9.
+    """
 
     plant: Plant
     machine: str
@@ -188,6 +220,7 @@ class LatestValue:
     quality: int
     reason: str
     time_us: int
+    time_certain: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,6 +369,9 @@ class Store(Protocol):
     def history(self, gateway: GatewayTopic, limit: int = 20) -> Sequence[GatewayEvent]:
         """What was noted of it, the newest first; at most GATEWAY_EVENTS_MAX are kept."""
 
+    def spans(self, gateway: GatewayTopic) -> Sequence[ClockSpan]:
+        """The times without a synchronised clock that it has sent from, the newest first."""
+
     def latest(self, machine: MachineTopic | None = None) -> Sequence[LatestValue]: ...
 
     def ledgers(self, machine: MachineTopic) -> Sequence[Ledger]: ...
@@ -376,7 +412,7 @@ class Store(Protocol):
         """From now on."""
 
     def tend(self, now_us: int) -> bool:
-        """Throw away a little of what is over the retention, and settle what is stuck (cloud/stuck.py).
+        """Throw away a little of what is over the retention, correct times, and settle what is stuck (cloud/stuck.py).
 
         Whether there may be more.
         """

@@ -10,6 +10,7 @@ from cloud import sequence, speakers
 from cloud.sequence import Span, overlay, said
 from cloud.store.contract import (
     Beat,
+    ClockSpan,
     Committed,
     DeadLetter,
     Defined,
@@ -29,19 +30,16 @@ from cloud.store.contract import (
     Undecodable,
     Undefined,
 )
-from cloud.store.memory_rows import Epoch, Gateway, Machine
-from cloud.store.packing import Kept, Packed, Unfit, columns, pack, readable, restore
+from cloud.store.memory_clock import Reading, Spans, newest_of
+from cloud.store.memory_rows import Epoch, Gateway, Machine, Ranked
+from cloud.store.packing import UNKNOWN_US, Packed, Unfit, columns, pack, readable, restore
 from protocols.program.logs import get_logger
 from protocols.uplink import ranges
 from protocols.uplink.presence import Presence, hear, is_history, presence
 from protocols.uplink.status import SILENCE_S, TIMESTAMP_MS_MAX
 from protocols.uplink.topics import GatewayTopic, MachineTopic, Plant
-from protocols.values import ValueType
 
 _log = get_logger(part="store")
-
-Reading = tuple[MachineTopic, str, ValueType, int, Kept, int]
-"""Machine, tag, type, time in µs, value as packing.py keeps it, quality."""
 
 
 class MemoryStore:
@@ -59,6 +57,7 @@ class MemoryStore:
         self._definitions: dict[tuple[MachineTopic, bytes], bytes] = {}
         self._receiver: tuple[int, int] | None = None
         self.readings: list[Reading] = []
+        self._spans = Spans(self.readings)
 
     def commit(self, items: Sequence[Item]) -> Sequence[Committed]:
         outcomes = [self._take(item) for item in items]
@@ -88,9 +87,10 @@ class MemoryStore:
         return self._beat(item)
 
     def _telemetry(self, item: Telemetry, topic: str) -> Committed:
-        batch = item.batch
+        batch, shift_us = item.batch, self._spans.shift_us(item)
         try:
-            parts = columns(pack(batch, item.received_us + self._future_tolerance_us))
+            latest_us = UNKNOWN_US if shift_us is None else item.received_us + self._future_tolerance_us
+            parts = columns(pack(batch, latest_us, shift_us or 0))
         except Unfit as error:
             letter = self._dead(item, topic, str(error))
             epoch = self._epoch(self._machines.setdefault(item.topic, Machine()), batch.epoch)
@@ -104,10 +104,15 @@ class MemoryStore:
                 return Committed.DUPLICATE
             self._dead(item, topic, f"number {batch.seq} of epoch {batch.epoch!r} is stored already with other content")
             return Committed.CONFLICT
-        self._store(item, machine, parts)
+        first = len(self.readings)
+        newest = self._store(item, machine, parts)
+        self._spans.note(item, first, newest, is_corrected=shift_us is not None)
+        if shift_us is not None:
+            self._compete(machine, newest)
         return Committed.NEW
 
-    def _store(self, item: Telemetry, machine: Machine, parts: Iterable[Packed]) -> None:
+    def _store(self, item: Telemetry, machine: Machine, parts: Iterable[Packed]) -> list[Ranked]:
+        """Returns what may become the latest values."""
         batch = item.batch
         epoch = self._epoch(machine, batch.epoch)
         epoch.gateway = batch.gateway or epoch.gateway
@@ -119,6 +124,7 @@ class MemoryStore:
             epoch.live.append((item.received_us, batch.seq))
         machine.gateway = batch.gateway or machine.gateway
         machine.last_event_us = max(machine.last_event_us or item.received_us, item.received_us)
+        newest: list[Ranked] = []
         for one in parts:
             machine.tags.add(one.tag)
             rows = zip(one.times_us, one.values, one.quality, strict=True)
@@ -126,12 +132,18 @@ class MemoryStore:
             if one.newest is None:
                 continue
             order = (one.times_us[one.newest], epoch.order, batch.seq)
-            if one.tag not in machine.latest or order >= machine.latest[one.tag][0]:
-                value, quality = restore(one.type, one.values[one.newest]), one.quality[one.newest]
-                found = LatestValue(
-                    item.topic.plant, item.topic.machine, one.tag, one.unit, value, quality, one.reason, order[0]
-                )
-                machine.latest[one.tag] = (order, found)
+            value, quality = restore(one.type, one.values[one.newest]), one.quality[one.newest]
+            found = LatestValue(
+                item.topic.plant, item.topic.machine, one.tag, one.unit, value, quality, one.reason, order[0]
+            )
+            newest.append((order, found))
+        return newest
+
+    @staticmethod
+    def _compete(machine: Machine, newest: Iterable[Ranked]) -> None:
+        for order, found in newest:
+            if found.tag not in machine.latest or order >= machine.latest[found.tag][0]:
+                machine.latest[found.tag] = (order, found)
 
     def _epoch(self, machine: Machine, name: str) -> Epoch:
         return machine.epochs.setdefault(name, Epoch(len(machine.epochs), ""))
@@ -170,6 +182,9 @@ class MemoryStore:
             epoch.known = max(epoch.known, numbers.sent_seq)
             epoch.given = max(epoch.given, numbers.last_seq, numbers.sent_seq)
             epoch.sent = max(epoch.sent, numbers.sent_seq)
+        for topic, ranked in self._spans.tell(item.topic, item.status, item.received_us):
+            if 0 <= ranked[1].time_us <= item.received_us + self._future_tolerance_us:
+                self._compete(self._machines[topic], [ranked])
         return Committed.BEAT
 
     @staticmethod
@@ -288,16 +303,25 @@ class MemoryStore:
     def gateways(self) -> Sequence[GatewayRow]:
         rows = sorted(self._gateways.items(), key=lambda item: (*_place(item[0].plant), item[0].thing))
         return [
-            GatewayRow(topic.plant, topic.thing, row.registered, row.heard, row.speakers, row.noted_us)
+            GatewayRow(topic.plant, topic.thing, row.registered, row.heard, row.speakers, row.noted_us, *counted)
             for topic, row in rows
+            for spans in [self._spans.of(topic)]
+            for counted in [(sum(one.batches - one.corrected for one in spans), sum(one.corrected for one in spans))]
         ]
+
+    def spans(self, gateway: GatewayTopic) -> Sequence[ClockSpan]:
+        return self._spans.of(gateway)
 
     def history(self, gateway: GatewayTopic, limit: int = 20) -> Sequence[GatewayEvent]:
         return self._gateways.get(gateway, Gateway()).events[::-1][:limit]
 
     def latest(self, machine: MachineTopic | None = None) -> Sequence[LatestValue]:
-        machines = [found for topic, found in self._machines.items() if machine in (None, topic)]
-        values = [value for found in machines for _, value in found.latest.values()]
+        values = [
+            value
+            for topic, found in self._machines.items()
+            if machine in (None, topic)
+            for value in newest_of(found.latest.values(), self._spans.latest(topic))
+        ]
         return sorted(values, key=lambda value: (*_place(value.plant), value.machine, value.tag))
 
     def ledgers(self, machine: MachineTopic) -> Sequence[Ledger]:

@@ -41,6 +41,10 @@ class Epoch:
         self.known = max(self.known, last)
 
 
+Ranked = tuple[tuple[int, int, int], LatestValue]
+"""What makes a value the newest: time, order of the epoch, seq."""
+
+
 @dataclass(slots=True)
 class Machine:
     """With its epochs by name, and per tag the newest value and what makes it that."""
@@ -50,7 +54,7 @@ class Machine:
     last_event_us: int | None = None
     epochs: dict[str, Epoch] = field(default_factory=dict)
     tags: set[str] = field(default_factory=set)
-    latest: dict[str, tuple[tuple[int, int, int], LatestValue]] = field(default_factory=dict)
+    latest: dict[str, Ranked] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from protocols.uplink.batch import Batch, Block, Column
@@ -18,6 +18,9 @@ from protocols.values import Quality, Value, ValueType
 
 Kept = int | float | str | None
 """A value as the database keeps it."""
+
+UNKNOWN_US = 2**62
+"""As `latest_us`: any time may be the newest."""
 
 _INT_MAX = 2**63 - 1
 _NAN = "NaN"
@@ -65,8 +68,12 @@ class Sheet:
     reason: ClassVar[str] = ""
 
 
-def pack(batch: Batch, latest_us: int) -> list[Sheet | Packed]:
-    """What of the batch has readings. A time beyond `latest_us` is never the newest. Raises Unfit."""
+def pack(batch: Batch, latest_us: int, shift_us: int = 0) -> list[Sheet | Packed]:
+    """What of the batch has readings, its times corrected by `shift_us`. Then one beyond `latest_us` is never the
+    newest. Raises Unfit."""
+    if shift_us:
+        found = pack(batch, latest_us - shift_us)
+        return [replace(part, times_us=[time_us + shift_us for time_us in part.times_us]) for part in found]
     packed: list[Sheet | Packed] = []
     for block in batch.blocks:
         newest = _newest(block.times_us, latest_us)

@@ -11,8 +11,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from cloud.store import sqlite_gateways, sqlite_letters, sqlite_queries, sqlite_retention
+from cloud.store import sqlite_clock, sqlite_gateways, sqlite_letters, sqlite_queries, sqlite_retention
 from cloud.store.contract import (
+    ClockSpan,
     Committed,
     DeadLetter,
     GatewayEvent,
@@ -150,6 +151,10 @@ class SqliteStore:
         with self._connection.snapshot() as connection:
             return sqlite_gateways.history(connection, gateway, limit)
 
+    def spans(self, gateway: GatewayTopic) -> Sequence[ClockSpan]:
+        with self._connection.snapshot() as connection:
+            return sqlite_clock.spans(connection, gateway)
+
     def latest(self, machine: MachineTopic | None = None) -> Sequence[LatestValue]:
         with self._connection.snapshot() as connection:
             return sqlite_queries.latest(connection, machine)
@@ -208,6 +213,7 @@ class SqliteStore:
             sqlite_retention.mark(connection, now_us)
             discarded = sqlite_retention.letters(connection, self._retention, now_us)
             more = sqlite_retention.step(connection, self._retention, now_us)
+            more |= sqlite_clock.correct(connection)
             self._stuck.settle(connection, now_us)
         self._tell(discarded)
         return more

@@ -121,11 +121,13 @@ def rows(connection: sqlite3.Connection) -> list[GatewayRow]:
     """By name."""
     found = connection.execute(
         "SELECT tenant, province, plant, name, registered, speakers, noted_us,"
-        " alive_us, session, ended, ended_us, status, skew_us"
-        " FROM gateways JOIN plants_named USING (plant_id) ORDER BY 1, 2, 3, 4"
+        " coalesce(uncertain, 0), coalesce(corrected, 0), alive_us, session, ended, ended_us, status, skew_us"
+        " FROM gateways JOIN plants_named USING (plant_id) LEFT JOIN"
+        " (SELECT plant_id, gateway AS name, sum(batches - corrected) AS uncertain, sum(corrected) AS corrected"
+        " FROM clock_spans GROUP BY plant_id, gateway) USING (plant_id, name) ORDER BY 1, 2, 3, 4"
     )
     return [
-        GatewayRow(Plant(*row[:3]), row[3], bool(row[4]), _heard(*row[7:]), speakers.from_json(row[5]), row[6])
+        GatewayRow(Plant(*row[:3]), row[3], bool(row[4]), _heard(*row[9:]), speakers.from_json(row[5]), *row[6:9])
         for row in found
     ]
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from cloud.store import sqlite_gateways, sqlite_letters, sqlite_retention
+from cloud.store import sqlite_clock, sqlite_gateways, sqlite_letters, sqlite_retention
 from cloud.store.contract import Beat, Committed, Defined, Item, Number, Retention, Telemetry, Undecodable, Undefined
-from cloud.store.packing import Packed, Sheet, Unfit, pack
+from cloud.store.packing import UNKNOWN_US, Packed, Sheet, Unfit, pack
 from cloud.store.sqlite_catalog import Catalog, Epoch, Machine
+from cloud.store.sqlite_clock import Timing
 from cloud.store.sqlite_ledger import Numbers
 from cloud.store.sqlite_readings import Readings
 from protocols.uplink.status import TIMESTAMP_MS_MAX
@@ -61,8 +62,9 @@ class Group:
         plant_id = self._catalog.plant(self._connection, item.topic.plant)
         if plant_id is None:
             return self._unknown(item, item.topic.plant)
+        timing = sqlite_clock.timing(self._connection, item, plant_id)
         try:
-            parts = pack(batch, item.received_us + self._future_tolerance_us)
+            parts = pack(batch, self._latest_us(item, timing), timing.shift_us or 0)
         except Unfit as error:
             letter = self._dead(item, str(error))
             machine = self._catalog.machine(self._connection, item.topic, plant_id)
@@ -75,21 +77,35 @@ class Group:
             self._dead(item, f"number {batch.seq} of epoch {batch.epoch!r} is stored already with other content")
         if before is not None:
             return before
-        self._store(item, machine, parts)
+        span_id = sqlite_clock.note(self._connection, item, timing, plant_id)
+        self._store(item, machine, parts, timing, span_id)
         return Committed.NEW
 
-    def _store(self, item: Telemetry, machine: Machine, parts: Sequence[Sheet | Packed]) -> None:
+    def _latest_us(self, item: Telemetry, timing: Timing) -> int:
+        """Beyond this a time is from the future. Of a clock that nobody vouches for, that cannot be told."""
+        return UNKNOWN_US if timing.is_uncertain else item.received_us + self._future_tolerance_us
+
+    def _store(
+        self, item: Telemetry, machine: Machine, parts: Sequence[Sheet | Packed], timing: Timing, span_id: int | None
+    ) -> None:
         batch = item.batch
         epoch = self._catalog.epoch(self._connection, machine, batch.epoch, batch.gateway)
         readings = batch.readings()
         self._connection.execute(
-            "INSERT INTO telemetry_events (epoch_id, seq, digest, received_us, readings, bytes, historical)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (epoch.id, batch.seq, item.digest, item.received_us, readings, len(item.payload), int(item.historical)),
+            "INSERT INTO telemetry_events (epoch_id, seq, digest, received_us, readings, bytes, historical, span_id,"
+            " shift_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                *(epoch.id, batch.seq, item.digest, item.received_us, readings, len(item.payload)),
+                *(int(item.historical), span_id, timing.shift_us),
+            ),
         )
         self._numbers.store(epoch, batch.seq, readings, item.received_us)
         self._events.setdefault(machine.id, []).append(item)
-        self._readings.add(machine, parts, epoch.id, batch.seq)
+        if span_id is None or timing.mark is None or not timing.is_uncertain:
+            self._readings.add(machine, parts, epoch.id, batch.seq)
+        else:
+            apart = self._readings.add_apart(machine, parts, epoch.id, batch.seq)
+            sqlite_clock.hold(self._connection, span_id, item, timing.mark, epoch.id, *apart)
 
     def _before(self, epoch: Epoch | None, item: Telemetry) -> Committed | None:
         """Whether the number is stored; by the ledger where the event itself is no longer kept."""
@@ -125,6 +141,7 @@ class Group:
             return Committed.DEAD
         history = sqlite_gateways.take(self._connection, item, plant_id)
         self._numbers.say(item, plant_id, history=history)
+        sqlite_clock.tell(self._connection, item, plant_id, self._future_tolerance_us)
         return Committed.BEAT
 
     # --- what cannot be taken ---

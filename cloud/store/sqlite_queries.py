@@ -47,8 +47,9 @@ def latest(connection: sqlite3.Connection, machine: MachineTopic | None) -> list
             quality=quality,
             reason=reason,
             time_us=time_us,
+            time_certain=bool(certain),
         )
-        for _, tenant, province, plant, name, _, tag, value_type, unit, time_us, value, quality, reason in rows
+        for _, tenant, province, plant, name, _, tag, value_type, unit, time_us, value, quality, reason, certain in rows
     ]
 
 

@@ -13,7 +13,7 @@ from itertools import chain, repeat
 from typing import Any
 
 from cloud.store.packing import Kept, Packed, Sheet
-from cloud.store.sqlite_catalog import Catalog, Layout, Machine, Series
+from cloud.store.sqlite_catalog import Catalog, Machine, Series
 
 _ROWS_PER_STATEMENT = 100
 _ROWS_WAITING_MAX = 50_000
@@ -31,9 +31,10 @@ _STATE_WINS = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Newest:
-    """The group's newest readings of some series: one of each, at one moment."""
+class Newest:
+    """The newest readings of some series: one of each, at one moment. `key`: names the series."""
 
+    key: tuple[int, ...] | int
     order: Order
     series: Sequence[Series]
     tags: Sequence[tuple[str, str, str]]  # as in a sheet
@@ -41,6 +42,12 @@ class _Newest:
     values: Sequence[Kept]
     quality: int
     reason: str
+
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """As `machine_state` has them."""
+        time_us, epoch_id, seq = self.order
+        for series, value in zip(self.series, self.values, strict=True):
+            yield (series.id, time_us, epoch_id, seq, value, self.quality, self.reason)
 
 
 class Readings:
@@ -52,51 +59,64 @@ class Readings:
         self._rows: list[tuple[int, int, Kept, int]] = []
         self._sheet_rows: list[tuple[int, tuple[int, ...], Sequence[Kept]]] = []  # time, series, values
         self._waiting = 0
-        self._newest: dict[tuple[int, ...] | int, _Newest] = {}
+        self._newest: dict[tuple[int, ...] | int, Newest] = {}
 
     def add(self, machine: Machine, parts: Iterable[Sheet | Packed], epoch_id: int, seq: int) -> None:
         """One batch's readings."""
         for part in parts:
-            if isinstance(part, Sheet):
-                self._add_sheet(self._catalog.layout(self._connection, machine, part), part, epoch_id, seq)
-            else:
-                tag = (part.tag, part.type, part.unit)
-                self._add_column(self._catalog.series(self._connection, machine, part.device, tag), part, epoch_id, seq)
+            newest = self._take(machine, part, epoch_id, seq)
+            if newest is not None:
+                self._note(newest)
         if self._waiting >= _ROWS_WAITING_MAX:
             self._write_rows()
+
+    def add_apart(
+        self, machine: Machine, parts: Iterable[Sheet | Packed], epoch_id: int, seq: int
+    ) -> tuple[tuple[int, int], list[Newest]]:
+        """One batch's readings, whose times compare with no others: ((first, last row), its newest values).
+
+        The rows are written at once, so that they follow each other; where there are none, the first is above the last.
+        """
+        self._write_rows()
+        before = self._last_row()
+        newest = [self._take(machine, part, epoch_id, seq) for part in parts]
+        self._write_rows()
+        return (before + 1, self._last_row()), [one for one in newest if one is not None]
+
+    def _last_row(self) -> int:
+        ((last,),) = self._connection.execute("SELECT coalesce(max(rowid), 0) FROM readings")
+        return int(last)
 
     def write(self) -> None:
         """Everything that waits."""
         self._write_rows()
         self._write_state()
 
-    def _add_sheet(self, layout: Layout, sheet: Sheet, epoch_id: int, seq: int) -> None:
-        self._sheet_rows.extend(zip(sheet.times_us, repeat(layout.ids), sheet.rows, strict=False))
-        self._waiting += len(layout.ids) * len(sheet.rows)
-        if sheet.newest is None:
-            return
-        order = (sheet.times_us[sheet.newest], epoch_id, seq)
-        before = self._newest.get(layout.ids)
-        if before is None or order >= before.order:
-            values = sheet.rows[sheet.newest]
-            self._note(layout.ids, _Newest(order, layout.series, sheet.tags, sheet.device, values, 0, ""))
+    def _take(self, machine: Machine, part: Sheet | Packed, epoch_id: int, seq: int) -> Newest | None:
+        """Its rows; and what may be the newest of it."""
+        if isinstance(part, Sheet):
+            layout = self._catalog.layout(self._connection, machine, part)
+            self._sheet_rows.extend(zip(part.times_us, repeat(layout.ids), part.rows, strict=False))
+            self._waiting += len(layout.ids) * len(part.rows)
+            if part.newest is None:
+                return None
+            order, values = (part.times_us[part.newest], epoch_id, seq), part.rows[part.newest]
+            return Newest(layout.ids, order, layout.series, part.tags, part.device, values, 0, "")
+        tag = (part.tag, part.type, part.unit)
+        series = self._catalog.series(self._connection, machine, part.device, tag)
+        self._rows.extend(zip(repeat(series.id), part.times_us, part.values, part.quality))
+        self._waiting += len(part.values)
+        if part.newest is None:
+            return None
+        at = part.newest
+        order = (part.times_us[at], epoch_id, seq)
+        return Newest(series.id, order, [series], [tag], part.device, [part.values[at]], part.quality[at], part.reason)
 
-    def _add_column(self, series: Series, packed: Packed, epoch_id: int, seq: int) -> None:
-        self._rows.extend(zip(repeat(series.id), packed.times_us, packed.values, packed.quality))
-        self._waiting += len(packed.values)
-        if packed.newest is None:
-            return
-        at = packed.newest
-        order = (packed.times_us[at], epoch_id, seq)
-        before = self._newest.get(series.id)
-        if before is None or order >= before.order:
-            tags, values = [(packed.tag, packed.type, packed.unit)], [packed.values[at]]
-            new = _Newest(order, [series], tags, packed.device, values, packed.quality[at], packed.reason)
-            self._note(series.id, new)
-
-    def _note(self, key: tuple[int, ...] | int, newest: _Newest) -> None:
-        self._newest.pop(key, None)  # it goes to the end: of one batch's equals the last is the newest
-        self._newest[key] = newest
+    def _note(self, newest: Newest) -> None:
+        before = self._newest.get(newest.key)
+        if before is None or newest.order >= before.order:
+            self._newest.pop(newest.key, None)  # it goes to the end: of one batch's equals the last is the newest
+            self._newest[newest.key] = newest
 
     def _write_rows(self) -> None:
         self._sheet_rows.sort(key=_place)
@@ -108,7 +128,7 @@ class Readings:
         self._waiting = 0
 
     def _write_state(self) -> None:
-        _insert(self._connection, _STATE, _STATE_WINS, 7, list(chain.from_iterable(map(_state, self._newest.values()))))
+        write_state(self._connection, [row for new in self._newest.values() for row in new.rows()])
         for new in self._newest.values():
             for series, (_, _, unit) in zip(new.series, new.tags, strict=True):
                 if series.unit != unit or series.device != new.device:
@@ -129,10 +149,9 @@ def _place(row: tuple[int, tuple[int, ...], Sequence[Kept]]) -> tuple[int, int]:
     return row[0], row[1][0]
 
 
-def _state(new: _Newest) -> Iterator[tuple[Any, ...]]:
-    time_us, epoch_id, seq = new.order
-    for series, value in zip(new.series, new.values, strict=True):
-        yield (series.id, time_us, epoch_id, seq, value, new.quality, new.reason)
+def write_state(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Candidates for the latest values."""
+    _insert(connection, _STATE, _STATE_WINS, 7, rows)
 
 
 def _insert(connection: sqlite3.Connection, head: str, tail: str, width: int, rows: Sequence[tuple[Any, ...]]) -> None:

@@ -49,6 +49,7 @@ def _readings(connection: sqlite3.Connection, before_us: int) -> bool:
     )
     if gone.rowcount < STEP_ROWS:  # in the same transaction: an emptied table counts its rows from 1 again
         connection.execute("DELETE FROM readings_marks WHERE last_rowid <= ?", (row[0],))
+        connection.execute("DELETE FROM uncertain_batches WHERE last_rowid <= ?", (row[0],))
     return True
 
 

@@ -178,4 +178,64 @@ _SECOND = (
         received_us INTEGER NOT NULL)""",
 )
 
-MIGRATIONS = (_FIRST, _SECOND)
+_THIRD = (
+    # Times during which a gateway's clock was vouched for by nobody, as its messages are marked (docs/wire.md).
+    # `zero_us`: the true time at which the boot began, NULL until a synchronisation has told it, at `told_us`.
+    # `first_us`, `last_us`: when messages of it were received. `corrected`: of its `batches`.
+    """CREATE TABLE clock_spans (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        plant_id INTEGER NOT NULL REFERENCES plants,
+        gateway TEXT NOT NULL,
+        span BLOB NOT NULL,
+        zero_us INTEGER,
+        told_us INTEGER,
+        first_us INTEGER,
+        last_us INTEGER,
+        batches INTEGER NOT NULL DEFAULT 0,
+        corrected INTEGER NOT NULL DEFAULT 0,
+        UNIQUE (plant_id, gateway, span))""",
+    # `span_id`: NULL where the gateway vouches for the times. `shift_us`: by how much they were corrected.
+    "ALTER TABLE telemetry_events ADD COLUMN span_id INTEGER REFERENCES clock_spans",
+    "ALTER TABLE telemetry_events ADD COLUMN shift_us INTEGER",
+    # Batches that wait for their correction: `zero_us` as their mark says, and the rows of their readings.
+    """CREATE TABLE uncertain_batches (
+        span_id INTEGER NOT NULL REFERENCES clock_spans,
+        epoch_id INTEGER NOT NULL REFERENCES epochs,
+        seq INTEGER NOT NULL,
+        zero_us INTEGER NOT NULL,
+        first_rowid INTEGER NOT NULL,
+        last_rowid INTEGER NOT NULL,
+        PRIMARY KEY (span_id, epoch_id, seq)) WITHOUT ROWID""",
+    # The latest values by such clocks. `since_us`: since the boot began; `live_us`: when the last was received live.
+    """CREATE TABLE uncertain_state (
+        span_id INTEGER NOT NULL REFERENCES clock_spans,
+        series_id INTEGER NOT NULL REFERENCES series,
+        since_us INTEGER NOT NULL,
+        time INTEGER NOT NULL,
+        epoch_id INTEGER NOT NULL REFERENCES epochs,
+        seq INTEGER NOT NULL,
+        value,
+        quality INTEGER NOT NULL,
+        reason TEXT NOT NULL,
+        live_us INTEGER,
+        PRIMARY KEY (span_id, series_id)) WITHOUT ROWID""",
+    # As before; and what came live by an uncertain clock stands where nothing with a certain time is newer than that.
+    "DROP VIEW latest_named",
+    """CREATE VIEW latest_named AS
+        SELECT machine_id, tenant, province, plant, machine, device, tag, value_type, unit, time AS time_us, value,
+            quality AS status_code, reason, time_certain
+        FROM (
+            SELECT *, row_number() OVER (
+                PARTITION BY machine_id, tag ORDER BY place_us DESC, epoch_id DESC, seq DESC) AS place
+            FROM (
+                SELECT series_id, time, epoch_id, seq, value, quality, reason, 1 AS time_certain, time AS place_us
+                FROM machine_state
+                UNION ALL
+                SELECT series_id, time, epoch_id, seq, value, quality, reason, 0, coalesce(live_us, -1)
+                FROM uncertain_state)
+            JOIN series ON series.id = series_id)
+        JOIN machines_named USING (machine_id)
+        WHERE place = 1""",
+)
+
+MIGRATIONS = (_FIRST, _SECOND, _THIRD)

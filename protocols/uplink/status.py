@@ -87,10 +87,24 @@ class DeviceLink(_Wire):
     readings: Annotated[int, Field(ge=0)] = 0
 
 
+ZEROS_MAX = 16
+Span = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+
+
 class Clock(_Wire):
-    """Whether the operating system says that its clock is synchronised; None: it does not say."""
+    """`synchronised`: whether the gateway's clock is; None: nobody says.
+
+    `span`: the time without synchronisation that goes on, as its messages are marked (protocols/uplink/mark.py); empty
+    while the clock is vouched for. `marked`: batches marked in it since the agent started. `zeros`: of the last spans
+    that a synchronisation ended, the true time, in microseconds since 1970, at which their boot began.
+    """
 
     synchronised: bool | None = None
+    span: Literal[""] | Span = ""
+    marked: Annotated[int, Field(ge=0)] = 0
+    zeros: Annotated[
+        dict[Span, Annotated[int, Field(ge=0, le=TIMESTAMP_MS_MAX * 1000)]], Field(max_length=ZEROS_MAX)
+    ] = {}
 
 
 Epoch = Annotated[str, Field(max_length=64)]

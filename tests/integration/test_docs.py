@@ -13,6 +13,7 @@ import sys
 import tomllib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -34,8 +35,9 @@ from cloud.store.sqlite import SqliteStore
 from protocols.program import console
 from protocols.program.problem import SettingsError
 from protocols.uplink.link import LinkRefused, Message, Outcome
+from protocols.uplink.mark import ClockMark
 from protocols.uplink.mqtt import BrokerSettings, MqttAgentLink, MqttCloudLink, TlsSettings
-from protocols.uplink.status import MachineNumbers
+from protocols.uplink.status import Clock, MachineNumbers
 from protocols.uplink.topics import STATUS_FILTER, TELEMETRY_FILTER, GatewayTopic, MachineTopic, Plant
 from protocols.values import Quality, ValueType
 from tests.contract.store_cases import beat, one_column, telemetry
@@ -332,6 +334,19 @@ def database(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def eventful(database: Path) -> Path:
+    """Also two messages by clocks that nobody vouched for, one of them corrected."""
+    store = SqliteStore(database)
+    spans = [bytes([at]) * 16 for at in range(2)]
+    store.commit([replace(press(1 + at, epoch="e2"), clock=ClockMark(spans[at], 0)) for at in range(2)])
+    clock = Clock(synchronised=True, zeros={spans[0].hex(): 5 * SECOND})
+    store.commit([beat(gateway=GATEWAY, clock=clock, received_us=MORNING)])
+    assert not store.tend(MORNING)
+    store.close()
+    return database
+
+
 def asked(path: Path, query: str) -> list[dict[str, Any]]:
     """The rows, as an SQL user gets them who may only read."""
     for variable, time_us in (("$__from", MORNING), ("$__to", MORNING + 7200 * SECOND)):
@@ -350,8 +365,19 @@ def query(heading: str) -> str:
 
 
 @pytest.mark.parametrize("code", [pytest.param(code, id=f"{at}") for at, code in enumerate(blocks("sql.md", "sql"), 1)])
-def test_a_query_finds_something(code: str, database: Path) -> None:
-    assert asked(database, code)
+def test_a_query_finds_something(code: str, eventful: Path) -> None:
+    assert asked(eventful, code)
+
+
+def test_what_was_corrected_and_what_is_not(eventful: Path) -> None:
+    done, waiting = asked(eventful, query("What a gateway stamps before"))
+    assert (done["batches"], done["corrected"], done["uncertain"]) == (1, 1, 0)
+    assert (waiting["batches"], waiting["corrected"], waiting["uncertain"], waiting["true_boot"]) == (1, 0, 1, None)
+    assert asked(eventful, query("Which messages were")) == [
+        {"machine": "press-1", "epoch": "e2", "seq": 1, "readings": 1200, "shift_s": 5.0}
+    ]
+    stamped = asked(eventful, query("The readings whose times"))
+    assert stamped[0]["stamped_us"] == MORNING + 1200 * SECOND
 
 
 def test_latest_values_and_history(database: Path) -> None:

@@ -79,6 +79,7 @@ def unpack(payload: bytes) -> Any:
 
 
 HISTORICAL = bytes.fromhex("50 2a 4d 18 01 00 00 00 01")
+CLOCK = bytes.fromhex("51 2a 4d 18 18 00 00 00")
 
 
 def decompress(payload: bytes) -> bytes:
@@ -158,7 +159,7 @@ def depth(value: Any) -> int:
 
 def decode_telemetry(payload: bytes, known: Mapping[str, dict[str, Any]] | None = None) -> dict[str, Any]:
     """The `batch` of a telemetry message. `known`: definitions (of decode_definition) by reference. Raises Missing."""
-    value = unpack(payload.removeprefix(HISTORICAL))
+    value = unpack(without_marks(payload)[0])
     if not isinstance(value, list):
         return from_map(value)
     if value and is_whole(value[0]) and value[0] == 2:
@@ -166,9 +167,17 @@ def decode_telemetry(payload: bytes, known: Mapping[str, dict[str, Any]] | None 
     return from_array(value)
 
 
-def is_historical(payload: bytes) -> bool:
-    """Whether the telemetry message is marked so."""
-    return payload.startswith(HISTORICAL)
+def without_marks(payload: bytes) -> tuple[bytes, dict[str, Any]]:
+    """(the message, what its marks say)."""
+    said: dict[str, Any] = {}
+    if payload.startswith(HISTORICAL):
+        payload, said["historical"] = payload[9:], True
+    if payload.startswith(CLOCK):
+        need(len(payload) >= 32, "half a mark", "frame")
+        zero_us = int.from_bytes(payload[24:32], "little", signed=True)
+        need(abs(zero_us) <= TIME_MS_MAX * 1000, "a mark's zero", "frame")
+        payload, said["clock"] = payload[32:], {"span": payload[8:24].hex(), "zero_us": zero_us}
+    return payload, said
 
 
 def plain_whole(n: int) -> int | str:
@@ -668,6 +677,18 @@ def each(entries_max: int, check: Check) -> Check:
     return check_all
 
 
+def span_or_empty(value: Any) -> Any:
+    need(isinstance(value, str) and re.fullmatch("([0-9a-f]{32})?", value) is not None, "a span")
+    return value
+
+
+def zeros(value: Any) -> Any:
+    need(isinstance(value, dict), "no object")
+    need(len(value) <= 16, "too many entries", "limit")
+    need(all(re.fullmatch("[0-9a-f]{32}", span) for span in value), "a span")
+    return {span: whole(0, TIME_MS_MAX * 1000)(zero_us) for span, zero_us in value.items()}
+
+
 COUNT = whole(0)
 SEQ = whole(0, 2**63 - 1)
 BUFFER = record(
@@ -717,7 +738,12 @@ STATUS = record(
     ),
     droppedCount=(COUNT, 0),
     droppedReadings=(COUNT, 0),
-    clock=(or_null(record(synchronised=(or_null(flag), None))), None),
+    clock=(
+        or_null(
+            record(synchronised=(or_null(flag), None), span=(span_or_empty, ""), marked=(COUNT, 0), zeros=(zeros, {}))
+        ),
+        None,
+    ),
     configHash=(text(64), ""),
     certificateDaysLeft=(or_null(whole()), None),
 )

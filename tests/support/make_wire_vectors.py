@@ -27,7 +27,7 @@ from protocols.uplink.columns import Base
 from protocols.uplink.confirm import Confirm, MachineConfirm
 from protocols.uplink.definition import Definition, pack_referring
 from protocols.uplink.envelope import encode, encode_referring
-from protocols.uplink.mark import HISTORICAL, mark
+from protocols.uplink.mark import ClockMark, mark, read
 from protocols.uplink.status import Status
 from protocols.values import Quality, Value, ValueType
 
@@ -60,7 +60,7 @@ def dumps(document: Any) -> str:
 
 def inside(payload: bytes) -> bytes | None:
     """The bytes under the compression, the same with every version of a compressor; None where it is broken."""
-    payload = payload.removeprefix(HISTORICAL)
+    payload = read(payload).message
     try:
         match payload[:1]:
             case b"\x28":
@@ -354,6 +354,34 @@ def binary_vectors() -> list[Vector]:
     return [
         *(Vector(name, "telemetry", about, encode(sent), {"batch": plain(sent)}) for name, about, sent in made),
         Vector("historical", "telemetry", about, mark(encode(old)), expected),
+        *by_clocks(old),
+    ]
+
+
+CLOCK = ClockMark(bytes(n * 0x11 for n in range(16)), 946_684_800_000_000)
+EARLY = ClockMark(bytes(16), -1)
+
+
+def by_clocks(old: Batch) -> list[Vector]:
+    """Messages whose times nobody vouched for."""
+    return [
+        Vector(
+            name,
+            "telemetry",
+            about,
+            payload,
+            {"batch": plain(old), **more, "clock": {"span": clock.span.hex(), "zero_us": clock.zero_us}},
+        )
+        for name, about, clock, payload, more in (
+            ("clock", "The worked example by a clock of 2000.", CLOCK, CLOCK.encode() + encode(old), {}),
+            (
+                "clock-historical",
+                "The same of a backlog, by a clock of 1969.",
+                EARLY,
+                mark(EARLY.encode() + encode(old)),
+                {"historical": True},
+            ),
+        )
     ]
 
 
@@ -663,7 +691,7 @@ def other_vectors() -> list[Vector]:
         others={"press-1": {"8899aabbccddeeff": status.MachineNumbers(last_seq=9, sent_seq=9)}},
         dropped_count=7,
         dropped_readings=70_000,
-        clock=status.Clock(synchronised=True),
+        clock=status.Clock(synchronised=False, span="ff" * 16, marked=7, zeros={"00" * 16: TIME_US}),
         config_hash="89abcdef01234567",
         certificate_days_left=30,
     )
@@ -740,6 +768,10 @@ def refused_vectors() -> list[Vector]:
             "Another mark.",
             b"\x50\x2a\x4d\x18\x01\x00\x00\x00\x02" + least_json(),
         ),
+        ("clock-twice", "telemetry", "frame", "Two marks of clocks.", CLOCK.encode() * 2 + least_json()),
+        ("clock-first", "telemetry", "frame", "The marks in the wrong order.", CLOCK.encode() + mark(least_json())),
+        ("clock-cut-short", "telemetry", "frame", "Half a mark.", CLOCK.encode()[:20]),
+        ("clock-far", "telemetry", "frame", "A zero beyond all times.", CLOCK._replace(zero_us=MAX_US + 1).encode()),
         ("historical-alone", "telemetry", "frame", "A mark and no message.", mark(b"")),
         ("unknown-form", "telemetry", "frame", "First bytes that are in no row of the table.", b"\x01\x02\x03\x04"),
         ("zstd-cut-short", "telemetry", "frame", "A frame without its end.", good[:-5]),

@@ -22,7 +22,7 @@ from protocols.uplink import confirm, definition, envelope, frames, status
 from protocols.uplink.batch import Batch
 from protocols.uplink.definition import Definition, DefinitionError
 from protocols.uplink.envelope import DefinitionMissing, EnvelopeError
-from protocols.uplink.mark import unmark
+from protocols.uplink.mark import Marked, read
 from protocols.uplink.streams import varints
 from tests.support import independent_decoder as independent
 from tests.support.make_wire_vectors import (
@@ -39,7 +39,6 @@ from tests.support.make_wire_vectors import (
 from tests.unit.test_definition import EPOCH, group_of, in_group_order, scans_of
 from tests.unit.test_envelope import batches
 
-HISTORICAL: dict[bool, dict[str, Any]] = {True: {"historical": True}, False: {}}
 VECTORS = {vector.name: vector for vector in vectors()}
 DOCUMENT = (DIRECTORY.parent / "wire.md").read_text(encoding="utf-8")
 each_vector = pytest.mark.parametrize("vector", VECTORS.values(), ids=VECTORS.keys())
@@ -58,14 +57,21 @@ def needed(vector: Vector) -> list[bytes]:
     return [(DIRECTORY / f"{name}.bin").read_bytes() for name in document_on_file(vector).get("needs", [])]
 
 
+def said(marked: Marked) -> dict[str, Any]:
+    """What the marks say, as the files have it."""
+    historical = {"historical": True} if marked.historical else {}
+    clock = marked.clock
+    return historical | ({} if clock is None else {"clock": {"span": clock.span.hex(), "zero_us": clock.zero_us}})
+
+
 def decode_ours(kind: str, payload: bytes, needs: list[bytes]) -> dict[str, Any]:
     """What stands in the JSON file beside `about`, `kind` and `needs`, by our decoder."""
     match kind:
         case "telemetry":
             known = {definition.ref(message): definition.decode(message) for message in needs}
-            message, is_historical = unmark(payload)
+            marked = read(payload)
             try:
-                return {"batch": plain(envelope.decode(message, known.get))} | HISTORICAL[is_historical]
+                return {"batch": plain(envelope.decode(marked.message, known.get))} | said(marked)
             except DefinitionMissing as missing:
                 return {"missing": [ref.hex() for ref in missing.refs]}
         case "definition":
@@ -81,9 +87,9 @@ def decode_independently(kind: str, payload: bytes, needs: list[bytes]) -> dict[
     match kind:
         case "telemetry":
             known = {found["ref"]: found for found in map(independent.decode_definition, needs)}
-            is_historical = independent.is_historical(payload)
             try:
-                return {"batch": independent.decode_telemetry(payload, known)} | HISTORICAL[is_historical]
+                batch = independent.decode_telemetry(payload, known)
+                return {"batch": batch} | independent.without_marks(payload)[1]
             except independent.Missing as missing:
                 return {"missing": missing.refs}
         case "definition":
