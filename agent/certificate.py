@@ -33,14 +33,23 @@ def days_left(path: Path, now_s: float) -> int:
 
     Raises CertificateError, or OSError where the file cannot be read.
     """
+    der = first(path)
+    try:
+        end = _not_after(der)
+    except (ValueError, IndexError) as error:
+        raise CertificateError(f"{path} holds no readable certificate ({error})") from None
+    return int((end.timestamp() - now_s) // 86_400)
+
+
+def first(path: Path) -> bytes:
+    """The file's first certificate, as DER. Raises CertificateError, or OSError where the file cannot be read."""
     found = _PEM.search(path.read_text(encoding="ascii", errors="replace"))
     if found is None:
         raise CertificateError(f"{path} holds no PEM certificate")
     try:
-        end = _not_after(ssl.PEM_cert_to_DER_cert(found[0]))
-    except (ValueError, IndexError) as error:
+        return ssl.PEM_cert_to_DER_cert(found[0])
+    except ValueError as error:
         raise CertificateError(f"{path} holds no readable certificate ({error})") from None
-    return int((end.timestamp() - now_s) // 86_400)
 
 
 class Certificate:

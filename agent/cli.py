@@ -21,6 +21,7 @@ COMMANDS = (
     "probe",
     "scan",
     "plan",
+    "commission",
     "browse",
     "write",
     "schema",

@@ -100,28 +100,20 @@ async def _asked(configuration: Configuration, agent: Sighting, update: Callable
 
 
 async def _broker(configuration: Configuration, agent: Sighting) -> Finding:
-    """Connect once, as somebody else: with the agent's own id the broker would hang up on the running agent.
-
-    The receiver's end of a link is used, because it leaves no will and may subscribe to nothing. Over MQTT 5 the
-    session ends with the connection; 3.1.1 has no such wish, and an empty session stays under this one id.
-    """
+    """Connect once."""
+    from agent.commands.greeting import client_id, greeted
     from protocols.uplink.link import LinkError
-    from protocols.uplink.mqtt import MqttCloudLink
 
     settings = configuration.settings.broker
-    client_id = f"{settings.client_id or configuration.settings.gateway.thing}-check"
-    where = f"{settings.host}:{settings.port}"
-    link = MqttCloudLink(settings.model_copy(update={"session_expiry_s": 0}), client_id)
     said = tuple(_of_the_agent(agent))
     try:
-        connected = await link.connect([])
+        connected = await greeted(configuration.settings)
     except LinkError as error:
         sentence, fix = split(str(error).removeprefix("MQTT broker "), first=True)
         return Finding(Mark.BAD, "broker", sentence, fix, said)
-    finally:
-        await link.close()
     secured = "without TLS" if settings.tls is None else "TLS"
-    text = f"{where}: reached, and {client_id} is let in; {connected.protocol}, {secured}"
+    who = client_id(configuration.settings)
+    text = f"{settings.host}:{settings.port}: reached, and {who} is let in; {connected.protocol}, {secured}"
     if agent.status is not None and agent.is_alive:
         return Finding(Mark.NOTE if agent.status.trouble else Mark.OK, "broker", text, "", said)
     return Finding(

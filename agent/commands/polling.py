@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,10 +60,16 @@ async def poll_once(device: Device, groups: Sequence[Group], data_dir: str | Pat
     Of a subscription whatever is reported within FIRST_VALUES_S is taken.
     """
     asked = [replace(group, period_s=min(group.period_s, PERIOD_S_MAX)) for group in groups]
-    driver = drivers.make(device, asked, data_dir)
+    async with driven(device, drivers.make(device, asked, data_dir)) as driver:
+        return [await values(driver, group) for group in asked]
+
+
+@asynccontextmanager
+async def driven(device: Device, driver: Driver) -> AsyncIterator[Driver]:
+    """The driver, connected; closed in the end. Raises FieldError, also for whatever a third party's driver raises."""
     try:
         await driver.connect()
-        return [await _values(driver, group) for group in asked]
+        yield driver
     except FieldError:
         raise
     except Exception as error:  # a third party's driver is code that we do not know
@@ -72,7 +79,8 @@ async def poll_once(device: Device, groups: Sequence[Group], data_dir: str | Pat
         await driver.close()
 
 
-async def _values(driver: Driver, group: Group) -> Latest:
+async def values(driver: Driver, group: Group) -> Latest:
+    """The group's tags; of a subscription whatever is reported within FIRST_VALUES_S."""
     latest = Latest(group)
     end_s = time.monotonic() + FIRST_VALUES_S
     while True:
@@ -140,7 +148,7 @@ def as_plain(device: Device, latest: Sequence[Latest]) -> dict[str, Any]:
                 "unit": tag.unit,
                 "quality": word(reading),
                 "status": None if reading is None else Quality.name(reading.quality),
-                "time": None if reading is None else _iso(reading.time_us),
+                "time": None if reading is None else iso(reading.time_us),
                 "reason": reason(reading),
             }
             for one in latest
@@ -149,7 +157,7 @@ def as_plain(device: Device, latest: Sequence[Latest]) -> dict[str, Any]:
     }
 
 
-def _iso(time_us: int) -> str:
+def iso(time_us: int) -> str:
     """A driver passes on what a server sends: a time beyond every calendar is told as a number."""
     try:
         return datetime.fromtimestamp(time_us / 1e6, UTC).isoformat(timespec="milliseconds")

@@ -190,6 +190,12 @@ def progress(label: str) -> Iterator[Progress]:
         thread.join()
 
 
+def bar(done: int, of: int, cells: int = 20) -> str:
+    """How much of the whole is done, drawn: `█████░░░░░`."""
+    full = cells if of <= 0 else min(cells, cells * done // of)
+    return "█" * full + "░" * (cells - full)
+
+
 def ago(seconds: float) -> str:
     """A duration for people: `3 s`, `2 min`, `5 h`, `9 d 4 h`. Rounded down; a minus sign means in the future."""
     if seconds <= -1:

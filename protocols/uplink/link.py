@@ -65,12 +65,13 @@ class Message:
 class Connected:
     """`session_present`: the broker still has this client's session. `in_flight_max`: what it takes unacknowledged.
 
-    `protocol`: for people, for example "MQTT 5".
+    `protocol`: for people, for example "MQTT 5". `certificate`: the broker's (DER); b"" without TLS.
     """
 
     session_present: bool
     in_flight_max: int
     protocol: str
+    certificate: bytes = b""
 
 
 class AgentLink(Protocol):

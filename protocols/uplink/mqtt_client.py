@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 from typing import Literal
 
 from paho.mqtt import client as paho
@@ -48,6 +49,11 @@ class Line:
     def buffered(self) -> int:
         """See the class."""
         return len(self._piece) - self._at
+
+    @property
+    def certificate(self) -> bytes:
+        """The other end's (DER); b"" without TLS."""
+        return (isinstance(self._connected, ssl.SSLSocket) and self._connected.getpeercert(binary_form=True)) or b""
 
     def recv(self, buffer_size: int) -> bytes:
         """At most `buffer_size` bytes; none: the peer has closed. Raises as a non-blocking socket does."""

@@ -128,7 +128,7 @@ class Connection:
             raise reasons.connect_error(self._where, self._client_id, reasons.NO_QOS_1, "QoS not supported")
         self._in_flight_max = min(self._in_flight_max, getattr(limits, "ReceiveMaximum", 65535))
         self._packet_bytes_max = getattr(limits, "MaximumPacketSize", PACKET_BYTES_MAX)
-        return Connected(flags.session_present, self._in_flight_max, NAMES[self._version])
+        return Connected(flags.session_present, self._in_flight_max, NAMES[self._version], line.certificate)
 
     def _build(self, line: Line, will: Message | None) -> Client:
         client = Client(self._client_id, self._version, line, self._trouble)
