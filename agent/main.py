@@ -19,6 +19,7 @@ from agent.bell import Bell
 from agent.capture.service import CaptureService
 from agent.certificate import Certificate
 from agent.definitions import Book, SelfContained
+from agent.derived import Board
 from agent.devicememory import DeviceMemory
 from agent.outbox.contract import Held, Lane, Outbox, OutboxError, OutboxStats
 from agent.outbox.disk import DiskOutbox
@@ -26,6 +27,7 @@ from agent.outbox.worker import OutboxWorker
 from agent.pipeline import Pipeline
 from agent.poller import Poller
 from agent.settings import Configuration, Device
+from agent.shaping import shaping
 from agent.statusfile import write_status
 from agent.uplink.forwarder import Forwarder
 from agent.uplink.fresh import Fresh
@@ -64,12 +66,13 @@ class Agent:
             )
         )
         thing = settings.gateway.thing
-        groups = [group for device in configuration.devices for group in device.groups]
+        groups = [group for device in configuration.devices for group in device.published]
         encoder = Book(thing, groups) if settings.delivery == "confirmed" else SelfContained(thing)
         self._batcher = Batcher(encoder, {d.name: d.machine for d in configuration.devices})
         self._pipeline = Pipeline(
             self._batcher, self._worker, settings.batch.interval_s, self._on_appended, self._ping_watchdog
         )
+        self._boards: dict[str, Board] = {device.machine: {} for device in configuration.devices}
         made = {d.name: drivers.make(d, d.groups, settings.data_dir) for d in configuration.devices}
         self._pollers = {d.name: self._poller(d, made[d.name], data_dir / "devices") for d in configuration.devices}
         self._captures = CaptureService(configuration, made)
@@ -84,7 +87,8 @@ class Agent:
 
     def _poller(self, device: Device, driver: Driver, memories: Path) -> Poller:
         memory = DeviceMemory(memories / f"{device.name}.json", device.name, driver)
-        return Poller(device.name, driver, device.groups, self._pipeline.take, self._on_change, memory)
+        shape = shaping(device, self._boards[device.machine], driver).of
+        return Poller(device.name, driver, device.groups, self._pipeline.take, self._on_change, memory, shape)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Until `stopping`. Raises OutboxError where the outbox cannot be opened, TaskDied where a part fails."""

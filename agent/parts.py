@@ -34,7 +34,7 @@ def parts(group: Group, taken: set[str]) -> list[Part]:
         return [Part(group, 0, len(group.tags))]
     made = []
     for number, (first, end) in enumerate(_cuts(sizes), 1):
-        name = group.name if number == 1 else _free_name(group.name, number, taken)
+        name = group.name if number == 1 else free_name(group.name, number, taken)
         made.append(Part(replace(group, name=name, tags=group.tags[first:end]), first, end))
     return made
 
@@ -55,7 +55,8 @@ def _cuts(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
     yield first, len(sizes)
 
 
-def _free_name(name: str, number: int, taken: set[str]) -> str:
+def free_name(name: str, number: int, taken: set[str]) -> str:
+    """`name-number`, or with a higher number the first that is not taken. It is taken then."""
     found = f"{name[:_NAME_CHARACTERS]}-{number}"
     while found in taken:
         number += 1

@@ -42,10 +42,20 @@ class DriverFailed(FieldError):
     """A driver raised what its contract does not allow."""
 
 
+Shape = Callable[[Group, Sequence[Scan], float, int], Sequence[Scan]]
+"""What becomes of the scans that a read of a group gave: see agent.shaping. Monotonic seconds; µs since 1970."""
+
+
+def _as_it_is(group: Group, scans: Sequence[Scan], now_s: float, now_us: int) -> Sequence[Scan]:
+    del group, now_s, now_us
+    return scans
+
+
 class Poller:
     """`take` gets every scan at once, in the event loop. `on_change` is called after each change of state.
 
-    `memory` keeps what the driver learns about the device, for the next start.
+    `memory` keeps what the driver learns about the device, for the next start. `shape` makes of what was read what
+    `take` gets, and what counts as readings.
     """
 
     def __init__(
@@ -56,6 +66,7 @@ class Poller:
         take: Callable[[Scan], None],
         on_change: Callable[[], None] = lambda: None,
         memory: DeviceMemory | None = None,
+        shape: Shape = _as_it_is,
     ) -> None:
         self.device = device
         self.state = DeviceState(since_us=_now_us())
@@ -68,6 +79,7 @@ class Poller:
         self._take = take
         self._on_change = on_change
         self._memory = memory
+        self._shape = shape
         self._away_as: tuple[type[FieldError], int] | None = None
         self._away_s = self._reminded_s = 0.0
         self._pause_s = RETRY_S_FIRST
@@ -154,9 +166,8 @@ class Poller:
             raise DriverFailed(f"{self.device}: the driver gave {what}; report it to whoever wrote the driver")
 
     def _read(self, at: int, scans: Sequence[Scan]) -> None:
+        self._hand_on(self._groups[at], scans)
         for scan in scans:
-            self.state.readings += len(scan)
-            self._take(scan)
             self._note_faults(at, scan)
         self._pause_s = RETRY_S_FIRST
         if self._away_as is not None:
@@ -169,6 +180,11 @@ class Poller:
             self._change("bad", f"one tag fails: {reason}" if count == 1 else f"{count} tags fail, such as: {reason}")
         else:
             self._change("ok", "")
+
+    def _hand_on(self, group: Group, scans: Sequence[Scan]) -> None:
+        for scan in self._shape(group, scans, time.monotonic(), _now_us()):
+            self.state.readings += len(scan)
+            self._take(scan)
 
     def _note_faults(self, at: int, scan: Scan) -> None:
         if not scan.reasons and not self._faults:
@@ -189,9 +205,7 @@ class Poller:
             self._faults.clear()
             _log.warning(str(error), device=self.device, exc_info=error.__cause__)
             for group in self._groups:
-                scan = Scan.all_bad(group, _now_us(), error.quality, str(error))
-                self.state.readings += len(scan)
-                self._take(scan)
+                self._hand_on(group, [Scan.all_bad(group, _now_us(), error.quality, str(error))])
         elif now_s - self._reminded_s >= REMIND_S:
             self._reminded_s = now_s
             minutes = round((now_s - self._away_s) / 60)

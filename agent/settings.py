@@ -7,16 +7,26 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent import drivers
+from agent.derived_settings import DerivedSettings, derive, groups_written
 from agent.outbox.contract import HIGH, LOW, NORMAL
+from agent.rules import Default, GroupRules, group_rules, misfits
 from agent.uplink.pace import BACKLOG_BYTES_PER_S
-from protocols.field.contract import DriverModule, Group, StrictModel, Tag
+from protocols.field.contract import (
+    Deadband,
+    DriverModule,
+    Group,
+    Silence,
+    StrictModel,
+    Tag,
+    TagSettingsBase,
+)
 from protocols.program.problem import is_secret
 from protocols.program.settings import Problem, SettingsError, Source, load
 from protocols.uplink.mqtt_settings import BrokerSettings
@@ -31,6 +41,7 @@ YEAR_S = 365 * DAY_S
 PRIORITIES = {"low": LOW, "normal": NORMAL, "high": HIGH}
 
 Name = Annotated[str, Field(pattern=f"^{NAME}$")]
+SettingsModel = TypeVar("SettingsModel", bound=BaseModel)
 
 
 class GatewaySettings(StrictModel):
@@ -100,7 +111,22 @@ class GroupSettings(BaseModel):
         description="`high` is sent first after an outage, and dropped last when the buffer is full; `low` the other "
         "way round.",
     )
+    deadband: Deadband | None = Field(
+        None,
+        description="Report of all tags only changes, of numbers those of more than this: in the tag's unit, or as "
+        "`2 %` of the value reported last; 0: each change. Default: each read is reported.",
+    )
+    max_silence_s: Silence | None = Field(
+        None,
+        description="Report of all tags only changes, but at least one reading in so many seconds. Default: an hour "
+        "where there is a deadband.",
+    )
     tags: list[dict[str, Any]] = Field(min_length=1, max_length=20_000, description="The tags; keys by protocol.")
+    derived: list[DerivedSettings] = Field(
+        [],
+        max_length=1000,
+        description="Tags that are computed from others of the machine, when this group is read.",
+    )
 
 
 class DeviceSettings(BaseModel):
@@ -141,6 +167,13 @@ class Device:
     module: DriverModule
     settings: StrictModel
     groups: tuple[Group, ...]
+    rules: dict[str, GroupRules] = field(default_factory=dict)
+    """By the name of the group, those of derived tags among them. None: its readings go through as they are."""
+
+    @property
+    def published(self) -> tuple[Group, ...]:
+        """The groups that are read, and those of the tags derived from them."""
+        return (*self.groups, *(rules.derived for rules in self.rules.values() if rules.derived is not None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +260,8 @@ def _devices(source: Source) -> tuple[list[Device], list[Problem]]:
             built = _device(source, at, device, module, problems)
             if built is not None:
                 devices.append(built)
+    tags = ((str(device.get("machine")), name) for _, device, name in _tag_names(listed))
+    problems += derive(source, listed, tags, devices)
     return devices, problems
 
 
@@ -249,16 +284,16 @@ def _device(
     known = len(problems)
     own = {key: value for key, value in device.items() if key not in DeviceSettings.model_fields}
     settings = _validated(source, module.Settings, own, ("devices", at), problems)
-    groups = []
-    seen: set[str] = set()
+    groups: list[Group] = []
+    rules: dict[str, GroupRules] = {}
     listed = device.get("groups")
     for number, group in enumerate(listed if isinstance(listed, list) else []):
         if isinstance(group, dict):
-            built = _group(source, ("devices", at, "groups", number), str(device.get("name")), group, module, problems)
-            if built.name in seen:
-                where = ("devices", at, "groups", number)
+            where = ("devices", at, "groups", number)
+            built, rules_of = _group(source, where, str(device.get("name")), group, module, problems)
+            if built.name in rules:
                 problems.append(source.problem(where, f"a group {built.name} stands above; give each group a name"))
-            seen.add(built.name)
+            rules[built.name] = rules_of
             groups.append(built)
     if settings is None:
         return None
@@ -268,7 +303,7 @@ def _device(
             module.driver(name, settings, groups)
         except ValueError as error:
             problems.append(source.problem(("devices", at), str(error)))
-    return Device(name, machine, protocol, module, cast("StrictModel", settings), tuple(groups))
+    return Device(name, machine, protocol, module, settings, tuple(groups), rules)
 
 
 def _group(
@@ -278,28 +313,31 @@ def _group(
     group: dict[str, Any],
     module: DriverModule,
     problems: list[Problem],
-) -> Group:
+) -> tuple[Group, GroupRules]:
     own = {key: value for key, value in group.items() if key not in GroupSettings.model_fields}
     options = _validated(source, module.GroupSettings, own, path, problems)
     listed = group.get("tags")
-    tags: list[Tag] = []
+    tags: list[tuple[TagSettingsBase, Tag]] = []
     for number, tag in enumerate(listed if isinstance(listed, list) else []):
         where = (*path, "tags", number)
         settings = _validated(source, module.TagSettings, tag, where, problems) if isinstance(tag, dict) else None
         if settings is not None:
             try:
-                tags.append(module.tag(settings))
+                tags.append((settings, module.tag(settings)))
             except ValueError as error:
                 problems.append(source.problem(where, str(error)))
+                continue
+            problems += [source.problem((*where, key), what) for key, what in misfits(settings, tags[-1][1].value_type)]
     period_s = group.get("period_s", 1.0)
     number_or_default = float(period_s) if isinstance(period_s, int | float) and period_s > 0 else 1.0
     priority = PRIORITIES.get(str(group.get("priority")), NORMAL)
-    return Group(device, str(group.get("name", "main")), number_or_default, tuple(tags), options, priority)
+    name, of_group = str(group.get("name", "main")), tuple(tag for _, tag in tags)
+    return Group(device, name, number_or_default, of_group, options, priority), group_rules(tags, Default.of(group))
 
 
 def _validated(
-    source: Source, model: type[BaseModel], value: Any, path: tuple[str | int, ...], problems: list[Problem]
-) -> BaseModel | None:
+    source: Source, model: type[SettingsModel], value: Any, path: tuple[str | int, ...], problems: list[Problem]
+) -> SettingsModel | None:
     try:
         return model.model_validate(value)
     except ValidationError as error:
@@ -320,14 +358,13 @@ def _unique_tags(source: Source, listed: list[Any]) -> list[Problem]:
 
 
 def _tag_names(listed: list[Any]) -> Iterator[tuple[tuple[str | int, ...], dict[str, Any], str]]:
-    """(path of the name, its device, the name) of every tag that is written down at all."""
-    for at, device in enumerate(listed):
-        groups = device.get("groups") if isinstance(device, dict) else None
-        for group_at, group in enumerate(groups if isinstance(groups, list) else []):
-            tags = group.get("tags") if isinstance(group, dict) else None
-            for tag_at, tag in enumerate(tags if isinstance(tags, list) else []):
+    """(path of the name, its device, the name) of every tag that is written down at all, derived ones, too."""
+    for path, device, group in groups_written(listed):
+        for kind in ("tags", "derived"):
+            tags = group.get(kind)
+            for at, tag in enumerate(tags if isinstance(tags, list) else []):
                 if isinstance(tag, dict) and isinstance(tag.get("name"), str):
-                    yield ("devices", at, "groups", group_at, "tags", tag_at, "name"), device, tag["name"]
+                    yield (*path, kind, at, "name"), device, tag["name"]
 
 
 __all__ = ["DEFAULT_PATH", "AgentSettings", "Configuration", "Device", "SettingsError", "read"]

@@ -15,13 +15,14 @@ Rules, in the order in which they matter:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Annotated, Any, Protocol, TypeAlias, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from protocols.values import Quality as Quality
 from protocols.values import Value as Value
@@ -146,8 +147,37 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+_PERCENT = re.compile(r"(\d+(?:\.\d+)?) ?%")
+
+
+def percent(deadband: str) -> float:
+    """2.5 of `2.5 %`. Raises ValueError with a sentence."""
+    found = _PERCENT.fullmatch(deadband)
+    if found is None:
+        raise ValueError(f"{deadband!r} is no deadband; write a number in the tag's unit, as 0.5, or a share, as 2 %")
+    return float(found[1])
+
+
+def _deadband(given: float | str) -> float | str:
+    if isinstance(given, str):
+        percent(given)
+    elif not 0 <= given < float("inf"):
+        raise ValueError("a deadband is 0 or more")
+    return given
+
+
+Deadband = Annotated[float | str, AfterValidator(_deadband)]
+"""How far a value must move to be reported: in the tag's unit, or as `2 %` of the value that was reported last."""
+
+Silence = Annotated[float, Field(ge=0, le=86_400)]
+"""How long a tag that is reported by exception is silent at most, in seconds."""
+
+AVERAGE_MAX = 1000
+MEDIAN_MAX = 99
+
+
 class TagSettingsBase(StrictModel):
-    """What every driver's tag settings begin with."""
+    """What every driver's tag settings begin with. All but the name and the unit is the agent's business."""
 
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:\[\]-]{0,127}$",
@@ -155,6 +185,28 @@ class TagSettingsBase(StrictModel):
     )
     unit: str = Field("", max_length=32, description="Engineering unit, for example °C or bar.")
     description: str = Field("", max_length=256, description="For people.")
+    deadband: Deadband | None = Field(
+        None,
+        description="Report only changes of more than this, in the tag's unit, or as `2 %` of the value reported last; "
+        "0: each change. Default: the group's.",
+    )
+    max_silence_s: Silence | None = Field(
+        None,
+        description="Report only changes, but at least one reading in so many seconds. Default: the group's, or an "
+        "hour where there is a deadband.",
+    )
+    median_of: int | None = Field(
+        None, ge=3, le=MEDIAN_MAX, description="The value is the median of the last so many: single spikes are gone."
+    )
+    average_of: int | None = Field(
+        None, ge=2, le=AVERAGE_MAX, description="The value is the mean of the last so many; after the median."
+    )
+    smooth_s: float | None = Field(
+        None,
+        gt=0,
+        le=86_400,
+        description="The value follows the tag's smoothly: 63 % of a step after so many seconds; after the average.",
+    )
 
 
 @runtime_checkable
@@ -257,6 +309,16 @@ class Tapped(Protocol):
     """
 
     def listen(self, tap: Tap | None) -> None: ...
+
+
+@runtime_checkable
+class Narrows(Protocol):
+    """What a driver may offer beside `Driver`: the device itself leaves small changes out.
+
+    `narrowed` gives the positions of the group's tags whose absolute `deadband` the device applies, always the same.
+    """
+
+    def narrowed(self, group: Group) -> Collection[int]: ...
 
 
 class DriverModule(Protocol):

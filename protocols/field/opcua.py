@@ -29,7 +29,7 @@ import asyncio
 import importlib.util
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,12 +67,13 @@ __all__ = ["GroupSettings", "OpcuaDriver", "Settings", "TagSettings", "driver", 
 
 def tag(settings: TagSettings) -> Tag:
     """The tag for the rest of the system. ValueError with a sentence on an impossible node."""
+    deadband = settings.deadband if isinstance(settings.deadband, int | float) else 0.0
     address = Address(
         parse_node(settings.node),
         settings.scale,
         settings.offset,
         parse_part(settings.part),
-        settings.deadband,
+        deadband / abs(settings.scale) or None,
         settings.deadband_percent,
     )
     return Tag(settings.name, settings.type, settings.unit, address)
@@ -86,9 +87,10 @@ def driver(name: str, settings: Settings, groups: Sequence[Group]) -> OpcuaDrive
             "pip install 'holdfast[opcua]', or from locks/gateway-opcua.txt"
         )
     for group in groups:
-        narrowed = [tag.name for tag in group.tags if tag.address.deadband or tag.address.deadband_percent]
-        if narrowed and _options(group).mode == "poll":
-            raise ValueError(f"tag {narrowed[0]} has a deadband, which only a server applies; use mode: subscribe")
+        by_range = [tag.name for tag in group.tags if tag.address.deadband_percent]
+        if by_range and _options(group).mode == "poll":
+            what = "has a deadband_percent, which only a server applies"
+            raise ValueError(f"tag {by_range[0]} {what}; use mode: subscribe, or a deadband such as 2 %")
     return OpcuaDriver(name, settings, groups)
 
 
@@ -122,6 +124,12 @@ class OpcuaDriver:
     def keep_in(self, directory: Path) -> None:
         """Where certificates are kept; see opcua_identity and opcua_trust."""
         self._directory = directory
+
+    def narrowed(self, group: Group) -> Collection[int]:
+        """See `Narrows`: in a subscription the server applies absolute deadbands."""
+        if _options(group).mode == "poll":
+            return ()
+        return [at for at, each in enumerate(group.tags) if each.address.deadband is not None]
 
     async def connect(self) -> None:
         await self.close()

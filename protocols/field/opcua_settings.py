@@ -165,17 +165,12 @@ class TagSettings(TagSettingsBase):
         description="One part of an array or structure: [3], Position.X, Axes[2].Speed. Several tags may take "
         "different parts of one node, which is read once.",
     )
-    deadband: float | None = Field(
-        None,
-        gt=0,
-        allow_inf_nan=False,
-        description="The server reports a change of more than this only, in the server's unit.",
-    )
     deadband_percent: float | None = Field(
         None,
         gt=0,
         le=100,
-        description="The same in percent of the range (EURange) that the server gives to the node.",
+        description="The server reports a change of more than this only, in percent of the range (EURange) that it "
+        "gives to the node. An absolute `deadband` is applied by the server, too, where it reports by itself.",
     )
     scale: float = Field(
         1.0, allow_inf_nan=False, description="Factor for float32 and float64: value × scale + offset."
@@ -198,7 +193,10 @@ class TagSettings(TagSettingsBase):
     def _deadband_fits(self) -> TagSettings:
         if self.deadband is not None and self.deadband_percent is not None:
             raise ValueError("deadband and deadband_percent are given; keep one")
-        if (self.deadband or self.deadband_percent) and self.type in (ValueType.BOOL, ValueType.STRING):
+        if (self.deadband not in (None, 0) or self.deadband_percent) and self.type in (
+            ValueType.BOOL,
+            ValueType.STRING,
+        ):
             raise ValueError(f"a deadband is for numbers, not for type {self.type.value}")
         return self
 
@@ -245,5 +243,5 @@ class Address:
     scale: float = 1.0
     offset: float = 0.0
     part: Part = ()
-    deadband: float | None = None
+    deadband: float | None = None  # in the server's unit
     deadband_percent: float | None = None

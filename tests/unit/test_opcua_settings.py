@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from protocols.field import opcua
-from protocols.field.contract import Group, ValueType
+from protocols.field.contract import Group, Narrows, ValueType
 from protocols.field.opcua_settings import Address, practical_nodes
 
 URL = "opc.tcp://10.0.0.5:4840/press"
@@ -154,7 +154,7 @@ def test_a_policy_without_a_mode_encrypts() -> None:
     [
         ({"deadband": 1.0, "deadband_percent": 1.0}, "keep one"),
         ({"deadband": 1.0, "type": "string"}, "for numbers"),
-        ({"deadband": 0.0}, "greater than 0"),
+        ({"deadband": -1.0}, "0 or more"),
         ({"part": "[x]"}, "names no part"),
     ],
 )
@@ -163,8 +163,22 @@ def test_a_deadband_or_part_that_cannot_be_is_refused(keys: dict[str, Any], comp
         opcua.TagSettings.model_validate({"name": "t", "node": "i=1", "type": "float64", **keys})
 
 
-def test_a_deadband_is_for_subscriptions() -> None:
-    tag = opcua.tag(opcua.TagSettings(name="t", node="i=1", type=ValueType.FLOAT64, deadband=1.0))
+def test_an_absolute_deadband_is_the_servers_in_a_subscription_and_in_its_unit() -> None:
+    given = {"own": 1.0, "share": "2 %", "each": 0, "none": None}
+    keys: dict[str, Any] = {"node": "i=1", "type": "float64", "scale": -0.1}
+    tags = tuple(
+        opcua.tag(opcua.TagSettings.model_validate({"name": name, "deadband": one, **keys}))
+        for name, one in given.items()
+    )
+    assert [tag.address.deadband for tag in tags] == [10.0, None, None, None]
+    by_mode = {mode: Group("plc", "g", 1.0, tags, opcua.GroupSettings(mode=mode)) for mode in ("subscribe", "poll")}
+    driver = opcua.driver("plc", opcua.Settings(url=URL), list(by_mode.values()))
+    assert isinstance(driver, Narrows)
+    assert [list(driver.narrowed(group)) for group in by_mode.values()] == [[0], []]
+
+
+def test_a_deadband_of_the_range_is_for_subscriptions() -> None:
+    tag = opcua.tag(opcua.TagSettings(name="t", node="i=1", type=ValueType.FLOAT64, deadband_percent=1.0))
     polled = Group("plc", "g", 1.0, (tag,), opcua.GroupSettings(mode="poll"))
     with pytest.raises(ValueError, match="use mode: subscribe"):
         opcua.driver("plc", opcua.Settings(url=URL), [polled])

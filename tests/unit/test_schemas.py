@@ -15,7 +15,7 @@ import yaml
 from agent import drivers
 from agent import schema as agent_schema
 from agent.commands.init import example as agent_example
-from agent.settings import AgentSettings
+from agent.settings import AgentSettings, GroupSettings
 
 CONFIG = Path(__file__).parents[2] / "config"
 
@@ -45,7 +45,7 @@ def test_the_agents_schema_has_every_key_of_every_driver() -> None:
         assert device["additionalProperties"] is False
         assert set(device["properties"]) == {"name", "machine", "protocol", "groups", *module.Settings.model_fields}
         group = schema["$defs"][f"{protocol}.Group"]
-        assert set(group["properties"]) == {"name", "period_s", "priority", "tags", *module.GroupSettings.model_fields}
+        assert set(group["properties"]) == {*GroupSettings.model_fields, *module.GroupSettings.model_fields}
         assert set(schema["$defs"][f"{protocol}.Tag"]["properties"]) == set(module.TagSettings.model_fields)
 
 

@@ -1,0 +1,164 @@
+"""Report by exception: of each scan what says something new. Pure, but for what it remembers; time is passed in.
+
+A reading of a tag with a rule is reported when
+
+- it is the tag's first,
+- its quality is another than before,
+- its value is further than the deadband from the value that was reported last (texts, booleans, infinities and NaN:
+  when it is another),
+- or the tag would otherwise be silent for longer than `max_silence_s`: when the next read would come too late.
+
+So a series that holds each reported value until the next is never further than the deadband from what was read. The
+deadband is measured from the value that was *reported* last, so that a slow drift cannot hide. A tag without a rule is
+reported with every read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import compress
+from operator import ne
+
+from protocols.field.contract import Group, Scan, Value
+
+JITTER = 0.1
+"""A read may be early by so much of its period, and is then as good as on time."""
+
+_PLAIN = frozenset({bool, int, float, str, type(None)})
+_NUMBERS = frozenset({int, float})
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """`deadband` is in the tag's unit; `percent` is of the value reported last. The larger of the two counts."""
+
+    deadband: float = 0.0
+    percent: float = 0.0
+    max_silence_s: float = math.inf
+
+    def differs(self, value: Value, told: Value) -> bool:
+        """Whether a value says something new where `told` was reported last."""
+        if value == told:
+            return False
+        if type(value) in _NUMBERS and type(told) in _NUMBERS:
+            return self._is_beyond(value, told)  # type: ignore[arg-type]  # both are numbers
+        return True
+
+    def _is_beyond(self, value: float, told: float) -> bool:
+        if value != value or told != told:  # NaN
+            return (value != value) is not (told != told)
+        try:
+            return abs(value - told) > max(self.deadband, self.percent / 100 * abs(told)) or math.isinf(told)
+        except OverflowError:  # a whole number beyond every float
+            return True
+
+
+class Changes:
+    """What is new in the scans of one group. `rules`: of each of its tags; None: it is reported with every read."""
+
+    def __init__(self, group: Group, rules: Sequence[Rule | None]) -> None:
+        count = len(group.tags)
+        self._group = group
+        self._rules = list(rules)
+        self._always = [at for at, rule in enumerate(rules) if rule is None]
+        self._patience_s = [
+            math.inf if rule is None else max(0.0, rule.max_silence_s - (1 - JITTER) * group.period_s) for rule in rules
+        ]
+        self._told: list[Value] = [None] * count
+        self._due_s = [math.inf if rule is None else -math.inf for rule in rules]  # -inf: never reported
+        self._first_due_s = -math.inf  # never later than the earliest of these
+        self._seen: list[Value] = [None] * count
+        self._quality = [0] * count
+        self._reasons: dict[int, str] = {}
+
+    def of(self, scan: Scan, now_s: float) -> Scan | None:
+        """What is to be reported of the scan; None where that is nothing. `now_s`: monotonic."""
+        if not _PLAIN.issuperset(map(type, scan.values)):  # the batcher says what is wrong with it
+            return scan
+        quality = [0] * len(scan.values) if scan.quality is None else list(scan.quality)
+        if scan.indexes is not None:
+            positions = list(scan.indexes)
+            return _only(scan, self._news(positions, scan.values, quality, scan, now_s))
+        values = list(scan.values)
+        if values == self._seen and quality == self._quality and now_s < self._first_due_s:
+            return _only(scan, self._always)
+        moved = self._moved(values, quality, now_s)
+        news = self._news(moved, [values[at] for at in moved], [quality[at] for at in moved], scan, now_s)
+        self._seen, self._quality = values, quality
+        return _only(scan, sorted({*self._always, *news}) if self._always else news)
+
+    def overdue(self, now_s: float, now_us: int) -> Scan | None:
+        """The last readings, stated again for this moment, of tags that were silent for too long.
+
+        For subscriptions, which say nothing of what stays the same; to be asked after a read that went well.
+        """
+        if now_s < self._first_due_s:
+            return None
+        positions = [at for at in self._overdue(now_s) if self._due_s[at] != -math.inf]
+        values, quality = [self._seen[at] for at in positions], [self._quality[at] for at in positions]
+        for at, value in zip(positions, values, strict=True):
+            self._tell(at, value, now_s)
+        self._first_due_s = min(self._due_s)
+        reasons = {at: self._reasons[at] for at in positions if at in self._reasons}
+        stated = Scan(self._group, now_us, values, positions, quality if any(quality) else None, reasons)
+        return stated if positions else None
+
+    def _moved(self, values: list[Value], quality: list[int], now_s: float) -> list[int]:
+        """Positions of tags that differ from the last scan, or are due, ascending. The rest was judged then."""
+        everywhere = range(len(values))
+        found = set(compress(everywhere, map(ne, values, self._seen)))
+        if quality != self._quality:
+            found.update(compress(everywhere, map(ne, quality, self._quality)))
+        if now_s >= self._first_due_s:
+            found.update(self._overdue(now_s))
+        return sorted(found)
+
+    def _overdue(self, now_s: float) -> Iterable[int]:
+        return [at for at, due_s in enumerate(self._due_s) if due_s <= now_s]
+
+    def _news(
+        self, positions: Sequence[int], values: Sequence[Value], quality: Sequence[int], scan: Scan, now_s: float
+    ) -> list[int]:
+        """Which of these readings are to be reported, as positions. They are remembered."""
+        told = []
+        for at, value, code in zip(positions, values, quality, strict=True):
+            rule = self._rules[at]
+            is_new = now_s >= self._due_s[at] or code != self._quality[at]
+            if rule is None or is_new or rule.differs(value, self._told[at]):
+                told.append(at)
+                self._tell(at, value, now_s)
+            self._seen[at], self._quality[at] = value, code
+            if at in scan.reasons:
+                self._reasons[at] = scan.reasons[at]
+            else:
+                self._reasons.pop(at, None)
+        if now_s >= self._first_due_s:
+            self._first_due_s = min(self._due_s)
+        return told
+
+    def _tell(self, at: int, value: Value, now_s: float) -> None:
+        self._told[at] = value
+        if self._rules[at] is not None:
+            self._due_s[at] = now_s + self._patience_s[at]
+
+
+def _only(scan: Scan, told: Sequence[int]) -> Scan | None:
+    """The readings of the scan at these positions in the group; None where that is none."""
+    if len(told) == len(scan):
+        return scan
+    if not told:
+        return None
+    numbers = told
+    if scan.indexes is not None:
+        kept = set(told)
+        numbers = [number for number, at in enumerate(scan.indexes) if at in kept]
+    return Scan(
+        scan.group,
+        scan.time_us,
+        [scan.values[number] for number in numbers],
+        told,
+        None if scan.quality is None else [scan.quality[number] for number in numbers],
+        {at: scan.reasons[at] for at in told if at in scan.reasons} if scan.reasons else {},
+    )

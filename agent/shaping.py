@@ -1,0 +1,108 @@
+"""Between driver and batcher: filters, derived tags, report by exception. Pure, but for what its parts remember.
+
+One `Shaping` per device; those of a machine's devices share a `Board`. A group of which nothing of this is configured
+goes through untouched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+from agent.changes import Changes, Rule
+from agent.derived import Board, Derived, Known
+from agent.filters import Filters
+from agent.rules import GroupRules, without_deadband
+from agent.settings import Device
+from protocols.field.contract import Driver, Group, Narrows, Quality, Scan
+
+
+def shaping(device: Device, board: Board, driver: Driver, *, reports_all: bool = False) -> Shaping:
+    """Of a device with this driver. `reports_all`: nothing is left out, for people who look."""
+    return Shaping(device, board, driver.narrowed if isinstance(driver, Narrows) else _nothing, reports_all=reports_all)
+
+
+def _nothing(group: Group) -> Collection[int]:
+    del group
+    return ()
+
+
+class Shaping:
+    """`narrowed`: see contract.Narrows. `reports_all`: report by exception is left out."""
+
+    def __init__(
+        self,
+        device: Device,
+        board: Board,
+        narrowed: Callable[[Group], Collection[int]] = _nothing,
+        *,
+        reports_all: bool = False,
+    ) -> None:
+        self._stages = {
+            group.name: _Stage(group, device.rules, board, narrowed(group), reports_all)
+            for group in device.groups
+            if device.rules.get(group.name, GroupRules()) != GroupRules()
+        }
+
+    def of(self, group: Group, scans: Sequence[Scan], now_s: float, now_us: int) -> Sequence[Scan]:
+        """What goes to the batcher of what a read of the group gave. `now_s`: monotonic; `now_us`: since 1970."""
+        stage = self._stages.get(group.name)
+        return scans if stage is None else stage.of(scans, now_s, now_us)
+
+
+class _Stage:
+    """Of one group."""
+
+    def __init__(
+        self, group: Group, of: dict[str, GroupRules], board: Board, narrowed: Collection[int], reports_all: bool
+    ) -> None:
+        rules, derived = of[group.name], of[group.name].derived
+        self._board = board
+        self._filters = Filters(rules.filters) if rules.filters else None
+        self._watched = rules.watched
+        self._changes = None if reports_all else _changes(group, rules, narrowed)
+        self._derived: Derived | None = None
+        self._derived_changes: Changes | None = None
+        if derived is not None:
+            self._derived = Derived(derived, of[derived.name].filters, board)
+            self._derived_changes = None if reports_all else _changes(derived, of[derived.name], ())
+
+    def of(self, scans: Sequence[Scan], now_s: float, now_us: int) -> list[Scan]:
+        if self._filters is not None:
+            scans = [self._filters.of(scan) for scan in scans]
+        for scan in scans:
+            self._note(scan)
+        told = _told(self._changes, scans, now_s, now_us)
+        if self._derived is not None:
+            found = self._derived.of()
+            told += _told(self._derived_changes, [] if found is None else [found], now_s, now_us)
+        return told
+
+    def _note(self, scan: Scan) -> None:
+        """What derived tags are made of, onto the board."""
+        if not self._watched:
+            return
+        quality, reasons = scan.quality, scan.reasons
+        if scan.indexes is None:
+            found = [(at, at) for at in self._watched]
+        else:
+            found = [(number, at) for number, at in enumerate(scan.indexes) if at in self._watched]
+        for number, at in found:
+            code = Quality.GOOD if quality is None else quality[number]
+            self._board[self._watched[at]] = Known(scan.values[number], code, scan.time_us, reasons.get(at, ""))
+
+
+def _changes(group: Group, rules: GroupRules, narrowed: Collection[int]) -> Changes | None:
+    if rules.changes is None:
+        return None
+    found: list[Rule | None] = [
+        without_deadband(rule) if at in narrowed else rule for at, rule in enumerate(rules.changes)
+    ]
+    return Changes(group, found)
+
+
+def _told(changes: Changes | None, scans: Sequence[Scan], now_s: float, now_us: int) -> list[Scan]:
+    if changes is None:
+        return list(scans)
+    told = [found for scan in scans if (found := changes.of(scan, now_s)) is not None]
+    overdue = changes.overdue(now_s, now_us)
+    return told if overdue is None else [*told, overdue]
