@@ -29,6 +29,7 @@ COMMANDS = (
     "tags",
     "opcua",
     "capture",
+    "replay",
 )
 """In the order in which --help lists them. Each is a module of `agent.commands`, with a function or group so named."""
 

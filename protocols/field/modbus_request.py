@@ -70,3 +70,33 @@ def mask_write_request(unit_id: int, address: int, and_mask: int, or_mask: int) 
 def _echoed(unit_id: int, pdu: bytes) -> Request:
     """A request whose answer repeats it."""
     return Request(unit_id, pdu, pdu, len(pdu))
+
+
+_TABLES = {function: table for table, function in READ_FUNCTION.items()}
+_PDU_SIZES = {5: 5, 6: 5, 22: 7}
+
+
+def request_of(unit_id: int, pdu: bytes) -> Request | None:
+    """The request that a PDU is, with what its right answer looks like; None where it is none of those above."""
+    function = pdu[0] if pdu else 0
+    if function in _TABLES and len(pdu) == 5:
+        address, count = struct.unpack_from(">HH", pdu, 1)
+        is_possible = 1 <= count <= (2000 if _TABLES[function].holds_bits else 125)
+        return read_request(unit_id, _TABLES[function], address, count) if is_possible else None
+    if function in _PDU_SIZES and len(pdu) == _PDU_SIZES[function]:
+        return _echoed(unit_id, pdu)
+    if function in (15, 16) and len(pdu) > 6 and len(pdu) == 6 + pdu[5]:
+        return Request(unit_id, pdu, pdu[:5], 5)
+    return None
+
+
+def place_of(pdu: bytes) -> tuple[Table, int, int] | None:
+    """Table, address and count that a PDU is about; None where it is none of those above."""
+    if request_of(0, pdu) is None:
+        return None
+    function = pdu[0]
+    address, number = struct.unpack_from(">HH", pdu, 1)
+    if function in _TABLES:
+        return _TABLES[function], address, number
+    table = Table.COIL if function in (5, 15) else Table.HOLDING
+    return table, address, number if function in (15, 16) else 1
