@@ -139,7 +139,7 @@ def _notes(
         f"{name} ({found.header.endpoint}), {ago(seconds)} with {told.count:,} requests from {found.header.started}, "
         f"on {server.host}:{server.port} ({server.transport}), {pace}; at the end again from the beginning."
     )
-    notes = [what, _OTHERWISE]
+    notes = ["", what, _OTHERWISE]
     if write is not None:
         notes.append(f"Read it: holdfast read {name} --watch --config {write}")
     return [*notes, "Ctrl-C ends it."]
@@ -152,7 +152,4 @@ def _say(notes: list[str]) -> None:
 
 
 def _so_far(replay: Replay) -> str:
-    return (
-        f"{replay.served:,} requests served, {replay.composed:,} of them composed and {replay.unknown:,} refused "
-        "as never recorded"
-    )
+    return f"{replay.served:,} requests; never recorded: {replay.composed:,} composed, {replay.unknown:,} refused"
