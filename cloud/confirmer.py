@@ -19,12 +19,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from cloud.sequence import said
 from cloud.store.contract import StoreAway, Told
 from cloud.worker import StoreWorker
 from protocols.program.logs import get_logger
 from protocols.uplink.confirm import DEFINITIONS_MAX, Confirm, MachineConfirm
 from protocols.uplink.link import CloudLink, LinkAway, Message, Outcome
-from protocols.uplink.topics import GatewayTopic, MachineTopic
+from protocols.uplink.status import Status
+from protocols.uplink.topics import GatewayTopic, MachineTopic, is_name
 
 CONFIRM_S = 1.0
 CALM_S = 10.0
@@ -41,6 +43,7 @@ TICK_S = 0.02
 """Between two rounds over all that are owed something, so that many gateways cost no more than few."""
 
 GATEWAYS_MAX = 100_000
+SENDERS_MAX = 200_000
 WANTED_MACHINES_MAX = 1000
 _log = get_logger(part="receiver")
 
@@ -74,22 +77,35 @@ class Confirmer:
         self._debts: dict[GatewayTopic, _Debt] = {}
         self._owed: dict[GatewayTopic, _Debt] = {}
         self._next_s = math.inf
+        self._senders: dict[tuple[MachineTopic, str], GatewayTopic] = {}
         self._wanted: dict[MachineTopic, dict[bytes, None]] = {}
         self._wake = asyncio.Event()
 
-    def stored(self, gateway: GatewayTopic, machine: str, size: int, *, urgent: bool = False) -> None:
-        """A batch of so many bytes was stored, or was there already. `urgent`: it is of a backlog, or came again."""
-        debt = self._debt(gateway)
-        debt.batches[machine] += 1
-        debt.bytes += size
-        debt.pending |= urgent
-        self._owe(gateway, debt)
+    def stored(self, machine: MachineTopic, epoch: str, gateway: str, size: int, *, urgent: bool = False) -> None:
+        """A batch of so many bytes was stored, or was there already. `urgent`: it is of a backlog, or came again.
 
-    def heard(self, gateway: GatewayTopic, session: int, *, online: bool) -> None:
+        Told are the gateway that it names, and the one whose status names its epoch: it may have another name by now.
+        """
+        sender = self._senders.get((machine, epoch))
+        hearers = {sender} if sender is not None else set()
+        if is_name(gateway):  # a stranger's text must not become part of a topic
+            hearers.add(GatewayTopic(machine.plant, gateway))
+        for one in hearers:
+            debt = self._debt(one)
+            debt.batches[machine.machine] += 1
+            debt.bytes += size
+            debt.pending |= urgent
+            self._owe(one, debt)
+
+    def heard(self, gateway: GatewayTopic, status: Status) -> None:
         """A live status was committed."""
         debt = self._debt(gateway)
-        if online and session != debt.session:
-            debt.at_once, debt.session = True, session
+        if status.state == "online" and status.session != debt.session:
+            debt.at_once, debt.session = True, status.session
+        for name, epoch, _ in said(status):
+            self._senders[MachineTopic(gateway.plant, name), epoch] = gateway
+        while len(self._senders) > SENDERS_MAX:  # a stranger can invent epochs; the oldest make room
+            del self._senders[next(iter(self._senders))]
         self._owe(gateway, debt)
 
     def want(self, machine: MachineTopic, refs: Sequence[bytes]) -> bool:
