@@ -12,6 +12,7 @@ from typing import Literal
 
 from agent.outbox.contract import Held, Lane, OutboxStats
 from agent.poller import DeviceState
+from agent.uplink.track import Sent
 from protocols.uplink.status import (
     OTHERS_MAX,
     Buffer,
@@ -78,7 +79,7 @@ class Figures:
     stats: OutboxStats
     full_in_s: int | None
     held: Mapping[Lane, Held]
-    sent: Mapping[Lane, int]
+    sent: Mapping[Lane, Sent]
     devices: Mapping[str, tuple[str, DeviceState]]  # device → (machine, state)
     readings_lost: int
     clock_synchronised: bool | None
@@ -134,14 +135,16 @@ def _buffer(f: Figures) -> Buffer:
 
 def _numbers(f: Figures) -> dict[Lane, MachineNumbers]:
     told_max = min(DROPPED_TOLD_MAX, max(1, DROPPED_TOLD_OF_ALL // max(1, len(f.held))))
-    return {
-        lane: MachineNumbers(
-            last_seq=held.last,
-            sent_seq=f.sent.get(lane, 0),
-            dropped=[(d.first, d.last, d.reason) for d in held.dropped[:told_max]],
-        )
-        for lane, held in f.held.items()
-    }
+    return {lane: _told(held, f.sent.get(lane, Sent()), told_max) for lane, held in f.held.items()}
+
+
+def _told(held: Held, sent: Sent, told_max: int) -> MachineNumbers:
+    return MachineNumbers(
+        last_seq=held.last,
+        sent_seq=sent.through,
+        sent_highest=sent.highest,
+        dropped=[(d.first, d.last, d.reason) for d in held.dropped[:told_max]],
+    )
 
 
 def _others(f: Figures, numbers: Mapping[Lane, MachineNumbers]) -> dict[str, dict[str, MachineNumbers]]:

@@ -195,7 +195,7 @@ class Agent:
                 stats=stats,
                 full_in_s=self._fill_rate.lasts_s(heartbeat.room_bytes(stats, settings.outbox.free_disk_bytes)),
                 held=held,
-                sent={} if forwarder is None else {lane: forwarder.window.sent_seq(lane) for lane in held},
+                sent={} if forwarder is None else {lane: forwarder.window.sent(lane) for lane in held},
                 devices={name: (self._machine_of[name], poller.state) for name, poller in self._pollers.items()},
                 readings_lost=self._pipeline.readings_lost,
                 clock_synchronised=heartbeat.clock_synchronised(),

@@ -142,7 +142,8 @@ class Forwarder:
         while not self._stopping.is_set():
             try:
                 await self._connect()
-                pause_s = RETRY_S_FIRST
+                if not self._contest.sentence:
+                    pause_s = RETRY_S_FIRST
                 await self._session()
                 await self._say_goodbye()
             except (LinkError, OutboxError) as error:
@@ -152,7 +153,9 @@ class Forwarder:
                 await self._link.close()
             await self._write()
             if not self._stopping.is_set():
-                wait_s = random.uniform(*CONTESTED_S) if self._contest.sentence else pause_s * random.uniform(0.5, 1.5)
+                wait_s = (
+                    random.uniform(*CONTESTED_S) if self._contest.is_certain else pause_s * random.uniform(0.5, 1.5)
+                )
                 if await _happens(self._stopping, wait_s):
                     break
                 pause_s = min(2 * pause_s, RETRY_S_MAX)

@@ -179,7 +179,7 @@ class MemoryStore:
             for first, last, reason in numbers.dropped:
                 if last >= max(first, 1):
                     epoch.lose(max(first, 1), last, reason)
-            epoch.known = max(epoch.known, numbers.sent_seq)
+            epoch.known = max(epoch.known, numbers.sent_seq, numbers.sent_highest)
             epoch.given = max(epoch.given, numbers.last_seq, numbers.sent_seq)
             epoch.sent = max(epoch.sent, numbers.sent_seq)
         for topic, ranked in self._spans.tell(item.topic, item.status, item.received_us):

@@ -65,7 +65,7 @@ class Numbers:
             epoch = self._epoch(beat, MachineTopic(beat.topic.plant, name), epoch_name, plant_id, history=history)
             if epoch is None:
                 continue
-            known = numbers.sent_seq
+            known = max(numbers.sent_seq, numbers.sent_highest)
             for first, last, reason in numbers.dropped:
                 if last >= max(first, 1):
                     self._overlay(epoch.id, Span(max(first, 1), last, reason))
