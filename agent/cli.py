@@ -17,6 +17,7 @@ COMMANDS = (
     "read",
     "run",
     "status",
+    "watch",
     "why",
     "probe",
     "scan",

@@ -90,16 +90,7 @@ class Figures:
 def build(f: Figures) -> Status:
     """The `online` status."""
     reason_max = min(REASON_MAX, REASONS_BYTES // max(1, len(f.devices)))
-    devices = {
-        name: DeviceLink(
-            machine=machine,
-            state=_link_state(state.state),
-            since=state.since_us // 1000,
-            reason=state.reason[:reason_max].encode(errors="replace").decode(),  # a driver's words: any text
-            readings=state.readings,
-        )
-        for name, (machine, state) in f.devices.items()
-    }
+    devices = {name: device_link(machine, state, reason_max) for name, (machine, state) in f.devices.items()}
     numbers = _numbers(f)
     return Status(
         timestamp=f.now_us // 1000,
@@ -118,6 +109,17 @@ def build(f: Figures) -> Status:
         clock=Clock(synchronised=f.clock_synchronised),
         config_hash=f.config_hash,
         certificate_days_left=f.certificate_days_left,
+    )
+
+
+def device_link(machine: str, state: DeviceState, reason_max: int = REASON_MAX) -> DeviceLink:
+    """One device's link, its reason cut to so many characters."""
+    return DeviceLink(
+        machine=machine,
+        state=_link_state(state.state),
+        since=state.since_us // 1000,
+        reason=state.reason[:reason_max].encode(errors="replace").decode(),  # a driver's words: any text
+        readings=state.readings,
     )
 
 

@@ -175,6 +175,21 @@ class Device:
         """The groups that are read, and those of the tags derived from them."""
         return (*self.groups, *(rules.derived for rules in self.rules.values() if rules.derived is not None))
 
+    @property
+    def address_key(self) -> str | None:
+        """The key that says where a tag is: the first that a driver demands beyond those of all tags."""
+        fields = self.module.TagSettings.model_fields
+        own = (name for name, one in fields.items() if one.is_required() and name not in TagSettingsBase.model_fields)
+        return next(own, None)
+
+    @property
+    def endpoint(self) -> str:
+        """Where it is: a host and port, a serial port, or a URL."""
+        link = getattr(self.settings, "link", None)
+        if link is not None:
+            return f"{link.host}:{link.port}" if link.port else str(link.host)
+        return str(getattr(self.settings, "endpoint", "-"))
+
 
 @dataclass(frozen=True, slots=True)
 class Configuration:

@@ -14,7 +14,6 @@ from protocols.program.tasks import run_interruptible
 from protocols.program.terminal import print_json, progress, table
 
 if TYPE_CHECKING:
-    from agent.settings import Device
     from agent.toolbox.written import Plain
 
 device = typer.Typer(no_args_is_help=True, help="Add, list, remove and try devices of the configuration.")
@@ -32,7 +31,7 @@ def list_devices(config: Config = None, assignments: Assignments = None, as_json
             "name": one.name,
             "machine": one.machine,
             "protocol": one.protocol,
-            "endpoint": endpoint(one),
+            "endpoint": one.endpoint,
             "groups": len(one.groups),
             "tags": sum(len(group.tags) for group in one.groups),
         }
@@ -42,14 +41,6 @@ def list_devices(config: Config = None, assignments: Assignments = None, as_json
         print_json({"devices": rows})
         return
     table(["name", "machine", "protocol", "endpoint", "groups", "tags"], [list(row.values()) for row in rows])
-
-
-def endpoint(one: Device) -> str:
-    """Where it is, as far as its settings say so."""
-    settings: Any = one.settings
-    if (link := getattr(settings, "link", None)) is not None:
-        return f"{link.host}:{link.port}" if link.port else str(link.host)
-    return str(getattr(settings, "endpoint", "-"))
 
 
 @device.command()

@@ -6,14 +6,18 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from agent import drivers
+from agent.latest import Latest as Latest
+from agent.latest import Reading as Reading
+from agent.latest import shown as shown
+from agent.latest import word as word
 from agent.settings import Configuration, Device
-from protocols.field.contract import Driver, FieldError, Group, Quality, Scan, TagSettingsBase, Value, ValueType
+from protocols.field.contract import Driver, FieldError, Group, Quality
 
 FIRST_VALUES_S = 5.0
 """How long to wait until a subscription has reported every tag for the first time."""
@@ -22,36 +26,6 @@ NOTHING = f"nothing was reported within {FIRST_VALUES_S:g} s; look at it longer 
 ASK_AGAIN_S = 0.1
 PERIOD_S_MAX = 1.0
 """For a single read, a subscription with a longer period is asked to report this often: nobody waits an hour."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """The last that is known of a tag. `time_us`: microseconds since 1970."""
-
-    value: Value
-    quality: int
-    time_us: int
-    reason: str
-
-
-class Latest:
-    """The last reading of each tag of a group, by position; None where none has come."""
-
-    def __init__(self, group: Group) -> None:
-        self.group = group
-        self.readings: list[Reading | None] = [None] * len(group.tags)
-
-    def take(self, scan: Scan) -> None:
-        """Lay a scan over what is known."""
-        indexes = range(len(self.readings)) if scan.indexes is None else scan.indexes
-        quality = [Quality.GOOD] * len(scan) if scan.quality is None else scan.quality
-        for index, value, code in zip(indexes, scan.values, quality, strict=True):
-            self.readings[index] = Reading(value, code, scan.time_us, scan.reasons.get(index, ""))
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every tag has had a reading."""
-        return None not in self.readings
 
 
 async def poll_once(device: Device, groups: Sequence[Group], data_dir: str | Path) -> list[Latest]:
@@ -100,23 +74,6 @@ def reason(reading: Reading | None) -> str:
     return reading.reason or Quality.name(reading.quality)
 
 
-def word(reading: Reading | None) -> str:
-    """`good`, `uncertain`, `bad`, or `none` where nothing has come."""
-    return "none" if reading is None else Quality.word(reading.quality)
-
-
-def shown(value: Value, value_type: ValueType) -> str:
-    """A value for people: a float without the digits that its type does not have."""
-    match value:
-        case None:
-            return "-"
-        case bool():
-            return "true" if value else "false"
-        case float():
-            return f"{value:.7g}" if value_type is ValueType.FLOAT32 else f"{value:.12g}"
-    return str(value)
-
-
 def written(configuration: Configuration, device: str) -> dict[str, dict[str, Any]]:
     """Tag → its keys as the configuration has them."""
     return {
@@ -126,13 +83,6 @@ def written(configuration: Configuration, device: str) -> dict[str, dict[str, An
         for group in settings.groups
         for tag in group.tags
     }
-
-
-def address_key(device: Device) -> str | None:
-    """The key that says where a tag is: the first that a driver demands beyond those of all tags."""
-    fields = device.module.TagSettings.model_fields
-    own = (name for name, field in fields.items() if field.is_required() and name not in TagSettingsBase.model_fields)
-    return next(own, None)
 
 
 def as_plain(device: Device, latest: Sequence[Latest]) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def _once(configuration: Configuration, device: Device, groups: list[Group], as_
 def _watch(configuration: Configuration, device: Device, groups: list[Group], as_json: bool) -> None:
     """With the agent's own poller, so that it is what the agent would see: same grid, same pauses after a fault."""
     from agent import drivers
-    from agent.commands.watch import Watch
+    from agent.commands.read_watch import Watch
     from agent.poller import Poller
     from protocols.program.tasks import Tasks, run_until_signal
 

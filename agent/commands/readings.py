@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from agent.commands.doubt import doubts
 from agent.commands.findings import wrapped
-from agent.commands.polling import Latest, address_key, reason, shown, word, written
+from agent.commands.polling import Latest, reason, shown, word, written
 from protocols.program.terminal import ago, shorten, table_lines, width
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Table:
     def __init__(self, configuration: Configuration, device: Device) -> None:
         self._written = written(configuration, device.name)
         self._order: str | None = getattr(device.settings, "order", None)
-        self._address_key = address_key(device)
+        self._address_key = device.address_key
         self._value_cells = 0  # only grows, so that columns stand still while values change
 
     def block(self, latest: Latest, now_us: int, cells: int | None, waiting: str) -> list[str]:

@@ -97,10 +97,10 @@ def known_tag(configuration: Configuration, name: str) -> Found:
 
 def _named(configuration: Configuration, found: Found, agent: Sighting) -> Finding:
     """Where the tag is configured; and whether the running agent knows it as it is written now."""
-    from agent.commands.polling import address_key, written
+    from agent.commands.polling import written
 
     keys = written(configuration, found.device.name)[found.tag.name]
-    key = address_key(found.device)
+    key = found.device.address_key
     where = f", {key} {keys[key]}" if key is not None else ""
     text = f"{found.tag.name} of {found.device.name}, group {found.group.name}{where}; machine {found.device.machine}"
     running_hash = None if agent.status is None else agent.status.status.get("configHash")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -113,6 +113,11 @@ class Forwarder:
     def trouble(self) -> str:
         """One sentence, empty while all is well."""
         return self._troubles.sentence
+
+    @property
+    def troubles(self) -> Mapping[Kind, str]:
+        """What is wrong, by what it is about."""
+        return self._troubles.sentences
 
     def appended(self, batches: Iterable[Fresh]) -> None:
         """The outbox has just taken these, and given them their numbers."""
