@@ -155,6 +155,7 @@ class Agent:
             await self._pipeline.finish()
         except OutboxError as error:
             _log.error(str(error))
+        forwarder.beat_now()  # the receiver answers it with a confirm
         drained = asyncio.create_task(forwarder.drained(), name="drain")
         await asyncio.wait(
             [drained, sending],

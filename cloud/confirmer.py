@@ -3,6 +3,7 @@
 | what happened | when the gateway hears of it |
 |---|---|
 | it has connected (an online status of another session) | at once, and even if nothing is known of it |
+| it has sent a heartbeat, as it does every 10 s and when it is about to stop | CONFIRM_S after the last confirm |
 | something was stored while it has a gap or a backlog | CONFIRM_S after the last confirm |
 | STORED_MANY batches were stored of one machine since | likewise, before its share of the gateway's window is full |
 | FULL_BATCHES or FULL_BYTES in all | FULL_S after the last confirm, before the whole window is full |
@@ -50,7 +51,10 @@ _log = get_logger(part="receiver")
 
 @dataclass(slots=True)
 class _Debt:
-    """What is owed to one gateway. Times of the monotonic clock; `session`: the last that it said it is in."""
+    """What is owed to one gateway. Times of the monotonic clock; `session`: the last that it said it is in.
+
+    `pending`: it waits for a word.
+    """
 
     at_once: bool = False
     told_s: float = -math.inf
@@ -102,6 +106,7 @@ class Confirmer:
         debt = self._debt(gateway)
         if status.state == "online" and status.session != debt.session:
             debt.at_once, debt.session = True, status.session
+        debt.pending |= status.state == "online"
         for name, epoch, _ in said(status):
             self._senders[MachineTopic(gateway.plant, name), epoch] = gateway
         while len(self._senders) > SENDERS_MAX:  # a stranger can invent epochs; the oldest make room
