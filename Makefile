@@ -25,6 +25,7 @@ unit: $(VENV)/.dev
 	@$(BIN)/pytest tests/unit
 
 bench: $(VENV)/.dev servers
+	@bash bench/ensure-limits.sh
 	@$(BIN)/python -m bench $(BENCH)
 
 # Every fault that docs/reliability.md lists, on real processes; one row: make faults FAULTS="--row kill-agent"
