@@ -11,7 +11,7 @@ import typer
 from agent.commands.options import Assignments, Config, Json, read_configuration
 from protocols.program.console import UNAVAILABLE, USAGE, Failure
 from protocols.program.tasks import run_interruptible
-from protocols.program.terminal import print_json, progress, table
+from protocols.program.terminal import print_json, progress, table, tell
 
 if TYPE_CHECKING:
     from agent.toolbox.written import Plain
@@ -75,7 +75,7 @@ def add(
         return
     from agent.commands.device_file import TAKE_OVER
 
-    typer.echo(f"{name} stands in {path} now. Try it: holdfast device test {name}; take it over: {TAKE_OVER}")
+    tell(f"{name} stands in {path} now. Try it: holdfast device test {name}; take it over: {TAKE_OVER}")
 
 
 def write_device(config: Any, keys: dict[str, Plain]) -> str:
@@ -130,7 +130,7 @@ def remove(
     if as_json:
         print_json({"path": str(file.shown), "removed": name, "tags": tags})
         return
-    typer.echo(f"{name} and its {tags} tags are gone from {file.shown}. Take it over: {TAKE_OVER}")
+    tell(f"{name} and its {tags} tags are gone from {file.shown}. Take it over: {TAKE_OVER}")
 
 
 @device.command("test")
