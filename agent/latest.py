@@ -28,6 +28,7 @@ class Latest:
         self.group = group
         self._whole: Scan | None = None
         self._later: dict[int, Reading] = {}
+        self.waiting: dict[int, str] = {}  # what tags wait for that nothing has come of, where that is known
 
     def take(self, scan: Scan) -> None:
         """Lay a scan over what is known."""

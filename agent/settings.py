@@ -171,9 +171,14 @@ class Device:
     """By the name of the group, those of derived tags among them. None: its readings go through as they are."""
 
     @property
+    def derived(self) -> tuple[Group, ...]:
+        """The groups of the tags that are derived when its groups are read."""
+        return tuple(rules.derived for rules in self.rules.values() if rules.derived is not None)
+
+    @property
     def published(self) -> tuple[Group, ...]:
-        """The groups that are read, and those of the tags derived from them."""
-        return (*self.groups, *(rules.derived for rules in self.rules.values() if rules.derived is not None))
+        """All groups whose readings go to the receiver."""
+        return self.groups + self.derived
 
     @property
     def address_key(self) -> str | None:
