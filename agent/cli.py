@@ -31,6 +31,7 @@ COMMANDS = (
     "opcua",
     "capture",
     "replay",
+    "simulate",
 )
 """In the order in which --help lists them. Each is a module of `agent.commands`, with a function or group so named."""
 

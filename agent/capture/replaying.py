@@ -11,7 +11,7 @@ import struct
 from collections.abc import Sequence
 
 from agent.capture.conversation import Conversation, Exchange, Key, frame_size, good_content
-from protocols.field.modbus_request import request_of
+from protocols.field.modbus_request import packed, request_of
 from protocols.field.modbus_server import Asked, Piece, Reply, ServedTransport, framed
 
 ILLEGAL_ADDRESS = 2
@@ -85,17 +85,12 @@ class Replay:
             found = [known[at] for at in range(address, address + count) if at in known]
             if len(found) == count:
                 self.composed += 1
-                content = b"".join(found) if function > 2 else _packed(found)
+                content = b"".join(found) if function > 2 else packed([bit[0] for bit in found])
                 pdu = bytes([function, len(content)]) + content
                 return Reply([Piece(0.0, framed(self._transport, asked, pdu))])
         self.unknown += 1
         refused = bytes([asked.pdu[0] | 0x80 if asked.pdu else 0x80, ILLEGAL_ADDRESS])
         return Reply([Piece(0.0, framed(self._transport, asked, refused))])
-
-
-def _packed(bits: Sequence[bytes]) -> bytes:
-    whole = sum(bit[0] << at for at, bit in enumerate(bits))
-    return whole.to_bytes((len(bits) + 7) // 8, "little")
 
 
 def renumbered(contents: Sequence[bytes], recorded: int, transaction: int) -> list[bytes]:

@@ -51,9 +51,9 @@ def write_register_request(unit_id: int, address: int, content: bytes) -> Reques
 
 def write_coils_request(unit_id: int, address: int, bits: Sequence[bool]) -> Request:
     """Function 15."""
-    packed = sum(bit << at for at, bit in enumerate(bits)).to_bytes((len(bits) + 7) // 8, "little")
+    content = packed(bits)
     head = struct.pack(">BHH", 15, address, len(bits))
-    return Request(unit_id, head + bytes([len(packed)]) + packed, head, len(head))
+    return Request(unit_id, head + bytes([len(content)]) + content, head, len(head))
 
 
 def write_registers_request(unit_id: int, address: int, content: bytes) -> Request:
@@ -65,6 +65,11 @@ def write_registers_request(unit_id: int, address: int, content: bytes) -> Reque
 def mask_write_request(unit_id: int, address: int, and_mask: int, or_mask: int) -> Request:
     """Function 22: the device itself sets the register to (content AND and_mask) OR (or_mask AND NOT and_mask)."""
     return _echoed(unit_id, struct.pack(">BHHH", 22, address, and_mask, or_mask))
+
+
+def packed(bits: Sequence[int]) -> bytes:
+    """Bits (0 or 1) as they travel: eight in a byte, the first one lowest."""
+    return sum(bit << at for at, bit in enumerate(bits)).to_bytes((len(bits) + 7) // 8, "little")
 
 
 def _echoed(unit_id: int, pdu: bytes) -> Request:
