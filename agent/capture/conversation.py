@@ -36,6 +36,12 @@ class Exchange:
     pieces: list[tuple[int, bytes]] = field(default_factory=list)
     lost_us: int | None = None
     away_us: int = 0
+    timed_out: bool = False
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is known what came of it: not so where the asking ended before an answer could come."""
+        return bool(self.pieces) or self.lost_us is not None or self.timed_out
 
     @property
     def content(self) -> bytes:
@@ -69,7 +75,10 @@ def conversation(records: Iterable[Record], transport: str) -> Conversation:
     reader = _Reader(Conversation(transport in ("rtu", "rtu_over_tcp")))
     for record in records:
         reader.take(record)
-    return reader.found
+    found = reader.found
+    settled = {key: [one for one in several if one.is_settled] for key, several in found.exchanges.items()}
+    found.exchanges = {key: several for key, several in settled.items() if several}
+    return found
 
 
 class _Reader:
@@ -98,7 +107,8 @@ class _Reader:
             case Happening.NOT_OPENED:
                 self._is_away = True
             case Happening.TIMED_OUT:
-                pass  # it shows in what is not there
+                for exchange in self._waiting.values():
+                    exchange.timed_out = True
 
     def _opened(self, record: Record) -> None:
         if self._ended is not None and self._is_away:

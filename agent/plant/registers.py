@@ -201,7 +201,8 @@ def _whole(tag: Tag, point: Point, encoding: Encoding, period_s: float) -> Calla
         raw = round((plausible.number(name, tag.unit, bounds, us) - encoding.offset) / encoding.scale)
         low, high = _raw_range(encoding)
         raw = min(max(raw, low), high)
-        return next(one for one in (raw, raw + 1, raw - 1, raw + 2) if one not in marks and low <= one <= high)
+        near = (raw + way * far for far in range(len(marks) + 1) for way in (1, -1))
+        return next((one for one in near if one not in marks and low <= one <= high), raw)
 
     return number
 

@@ -89,7 +89,7 @@ def _source(encoding: Encoding, raw: Value) -> bytes:
     if kind == "bool":
         return struct.pack(f"{encoding.direction}H", _truth(raw))
     if kind in times.REGISTERS and isinstance(raw, str):
-        content = times.raw(cast("times.Time", kind), raw)
+        content = times.encoded(cast("times.Time", kind), raw)
         return content if encoding.direction == ">" else content[::-1]
     if kind == "string" or not isinstance(raw, int | float) or isinstance(raw, bool):
         raise ValueError(f"{raw!r} is not of type {kind}")  # a person's value, told like the others

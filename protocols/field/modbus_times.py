@@ -76,7 +76,7 @@ def now_iso(kind: str, time_us: int) -> str:
     return moment.isoformat(timespec="seconds" if kind == "time_registers" else "milliseconds")
 
 
-def raw(kind: Time, text: str) -> bytes:
+def encoded(kind: Time, text: str) -> bytes:
     """What `iso` makes this text of, big-endian. Raises ValueError where the type cannot hold it."""
     try:
         return _WRITE[kind](datetime.fromisoformat(text.removesuffix("Z")))

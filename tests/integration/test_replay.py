@@ -22,8 +22,9 @@ from protocols.field.modbus_driver import ModbusDriver
 from protocols.field.modbus_frame import crc
 from protocols.field.modbus_server import ModbusServer
 from tests.support.modbus_servers import HOST, Exchange, Unit, plc, scripted
+from tests.support.serving import serving
 from tests.support.sockets import open_sockets
-from tests.support.toolbox import Toolbox, toolbox
+from tests.support.toolbox import Toolbox, configuration, modbus_device, toolbox, write
 
 ADDRESSES = ("holding:0", "holding:1", "input:7", "coil:3", "holding:300")
 GROUP = Group("plc", "main", 1.0, tuple(tag(TagSettings(name=f"t{at}", address=a)) for at, a in enumerate(ADDRESSES)))
@@ -57,10 +58,12 @@ async def recording(plc: ModbusDriver, path: Path, transport: str = "tcp") -> As
     await recorder.open()
     writing = asyncio.create_task(recorder.run(), name="capture")
     plc.listen(recorder.tap)
-    yield
-    plc.listen(None)
-    writing.cancel()
-    await asyncio.wait([writing])
+    try:
+        yield
+    finally:
+        plc.listen(None)
+        writing.cancel()
+        await asyncio.wait([writing])
 
 
 @asynccontextmanager
@@ -71,8 +74,10 @@ async def replayed(path: Path, speed: float = 0) -> AsyncIterator[ModbusServer]:
     replay = Replay(found, transport, speed)
     server = ModbusServer(transport, replay.answer, replay.greet)
     await server.start(HOST, 0)
-    yield server
-    await server.stop()
+    try:
+        yield server
+    finally:
+        await server.stop()
 
 
 async def misbehave(exchange: Exchange) -> None:
@@ -309,6 +314,31 @@ async def test_list_and_pcap(holdfast: Toolbox, tmp_path: Path) -> None:
     assert raw[:4].hex() == "a1b2c3d4"
     assert ASKED in raw and TOLD in raw
     assert (await holdfast.run(tmp_path, "replay", str(path), "--pcap", "a.pcap")).code == 69
+
+
+async def test_the_desk_reads_what_the_site_recorded(holdfast: Toolbox, tmp_path: Path) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.send(
+            exchange.answer(bytes([0, 100 + exchange.number])) if exchange.number != 1 else b"nonsense!"
+        )
+
+    async with scripted(answer) as server:
+        write(tmp_path, configuration(modbus_device("plc", server.port, {"name": "level", "address": 40001})))
+        assert (await holdfast.run(tmp_path, "capture", "plc", "--for", "3", "--out", "a.hfcap")).code == 0
+    async with serving(tmp_path, "replay", "a.hfcap", "--port", "0", "--speed", "0", "--write", "desk.yaml") as said:
+        (row,) = said["serves"]
+        assert (row["unit_id"], row["function"], row["ranges"]) == (1, 3, [[0, 0]])
+        assert row["replies"]["answered"] == row["asked"] - 1
+        assert "what it sent is not Modbus TCP" in row["faults_text"]
+        first = await holdfast.run(tmp_path, "read", "plc", "--config", "desk.yaml", "--json")
+        second = await holdfast.run(tmp_path, "read", "plc", "--config", "desk.yaml", "--json")
+        other = await holdfast.run(tmp_path, "probe", f"127.0.0.1:{said['port']}", "holding:7", "--json")
+        taken = await holdfast.run(tmp_path, "replay", "a.hfcap", "--port", str(said["port"]))
+    assert [one["value"] for one in first.json["tags"]] == [100]
+    assert "what it sent is not Modbus TCP" in second.flat
+    assert (other.code, taken.code) == (69, 69)
+    assert "exception 2" in other.flat
+    assert "give another one with --port" in taken.flat
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 9000, b'{"holdfast_capture": 9}\n'])
