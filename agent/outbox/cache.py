@@ -171,6 +171,7 @@ class CacheRows:
 
     def __init__(self, directory: Path) -> None:
         self._cache = open_cache(directory)
+        self._assured: Any = None  # the connection whose settings are known to hold
 
     @property
     def sql(self) -> Any:
@@ -180,8 +181,17 @@ class CacheRows:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All or nothing."""
+        self._assure()
         with self._cache.transact():
             yield
+
+    def _assure(self) -> None:
+        """diskcache opens a connection anew by itself, and passes over settings that it cannot read then."""
+        connection = self._cache._con
+        if connection is not self._assured:
+            connection.execute("PRAGMA synchronous = 2")
+            connection.execute("PRAGMA wal_autocheckpoint = 250").fetchall()
+            self._assured = connection
 
     def end_failed(self) -> None:
         """After a failed COMMIT the transaction is still open. (Closing would delete the log, and others its space.)

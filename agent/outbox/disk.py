@@ -15,6 +15,7 @@ After a COMMIT that failed nobody knows whether the transaction is there: SQLite
 and failed only to sync that. The count of commits in the main record tells, before anything else is done.
 
 Damage is looked for where something is read, at opening or later, and mended on the spot (opening.py, salvage.py). A
+disk that only cannot be read is read again, and is no damage before that has gone on for long (reading.py). A
 copy, or a backup that was put back, is recognised at opening (identity.py).
 """
 
@@ -47,6 +48,7 @@ from agent.outbox.contract import (
 )
 from agent.outbox.lanes import DELETE_MAX, Limits, new_epoch
 from agent.outbox.opening import Opened, Place, is_damage, load, mend, open_outbox
+from agent.outbox.reading import PAUSES_S, Patience, is_partly_readable, is_unreadable, reads_whole
 from agent.outbox.records import RecordError, unpack_whole
 from agent.outbox.rewrite import move
 from agent.outbox.rows import RowsMissing
@@ -106,6 +108,7 @@ class DiskOutbox:
         self._closed = False
         self._space = Space(self._place, self._ballast, free_disk_bytes)
         self._told_dropped = (0, -_TELL_PAUSE_S)  # how many were when it was last said, and when that was
+        self._patience = Patience()
         self._mend_after_s: float | None = None  # damaged, and not to be mended before
         self._given: Sequence[tuple[Draft, int]] = ()  # by the transaction that runs
         self._doubt: _Doubt | None = None
@@ -248,7 +251,7 @@ class DiskOutbox:
         try:
             return self._transact(change, delete_max)
         except (sqlite3.Error, diskcache.Timeout) as error:
-            if is_damage(error):
+            if is_damage(error) or is_unreadable(error):
                 raise
             if self._space.is_own_limit():
                 raise self._full(error) from None  # it is only our own limit
@@ -258,7 +261,7 @@ class DiskOutbox:
                 self._space.press(self._rows)
             return self._transact(change, delete_max)
         except (sqlite3.Error, diskcache.Timeout) as error:
-            if is_damage(error):
+            if is_damage(error) or is_unreadable(error):
                 raise
             raise self._full(error) from None
 
@@ -274,15 +277,38 @@ class DiskOutbox:
         if self._mend_after_s is not None:
             self._mend("it could not be mended before")
         try:
-            return self._agreeing(job)
+            return self._reading(job)
         except (sqlite3.Error, diskcache.Timeout, RowsMissing) as error:
-            if not is_damage(error):
-                raise self._place.error(error) from None
+            if not self._is_damaged(error):
+                raise self._failed(error) from None
             self._mend(str(error))
         try:
             return job()
         except (sqlite3.Error, diskcache.Timeout, RowsMissing) as error:
-            raise self._place.error(error) from None
+            raise self._failed(error) from None
+
+    def _reading(self, job: Callable[[], T]) -> T:
+        """Do it; a disk that could not be read may be, a moment later."""
+        for pause_s in PAUSES_S:
+            try:
+                return self._agreeing(job)
+            except (sqlite3.Error, RowsMissing) as error:
+                if not (is_unreadable(error) or is_damage(error)):
+                    raise
+                _log.debug("the outbox could not be read and is tried again", error=str(error))
+            time.sleep(pause_s)
+        return self._agreeing(job)
+
+    def _is_damaged(self, error: Exception) -> bool:
+        """Whether what can be read is to be salvaged: not as long as the disk may be what fails."""
+        if not is_unreadable(error) and (not is_damage(error) or reads_whole(self._place.queue)):
+            return is_damage(error)
+        return self._patience.failed(time.monotonic()) and is_partly_readable(self._place.queue)
+
+    def _failed(self, error: Exception) -> OutboxError:
+        if is_unreadable(error) or is_damage(error):
+            return self._place.error(f"the disk could not be read ({error})", "it is tried again; check the disk")
+        return self._place.error(error)
 
     def _agreeing(self, job: Callable[[], T]) -> T:
         """Where a row is that cannot be, memory is what is taken to be wrong; only then, the database."""
@@ -395,7 +421,7 @@ class DiskOutbox:
         try:
             for lane, run in runs:
                 self._safely(partial(self._move, lane, run))
-        except OutboxFull as error:  # they are sent under the numbers that they have
+        except OutboxError as error:  # they are sent under the numbers that they have
             self._say(f"what was appended since the opening could not be numbered anew: {error}")
 
     def _move(self, lane: Lane, run: Range) -> None:

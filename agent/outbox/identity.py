@@ -16,6 +16,8 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from agent.outbox.contract import OutboxError
+
 Signs = Mapping[str, list[str]]
 
 _AT_FDCWD = -100
@@ -95,9 +97,12 @@ def _birth(path: Path) -> str | None:
     buffer = ctypes.create_string_buffer(_STATX_BYTES)
     try:
         inode = path.stat().st_ino
-        failed = ctypes.CDLL(None).statx(_AT_FDCWD, os.fsencode(path), 0, _STATX_BTIME, buffer)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise OutboxError(f"{path}: {error.strerror}; check the disk") from None
+    try:
+        failed = ctypes.CDLL(None).statx(_AT_FDCWD, os.fsencode(path), 0, _STATX_BTIME, buffer)
     except (OSError, AttributeError):  # an old C library
         failed = -1
     [mask] = struct.unpack_from("=I", buffer)

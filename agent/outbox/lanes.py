@@ -302,12 +302,12 @@ class Lanes:
         here = state.here()
         back = ranges.minus(ranges.common(here, missing), state.waiting)
         if back:
+            moved = [ranges.common(slot.numbers, back) for slot in state.kept]
+            sizes = [self._measure(state, numbers) for numbers in moved]  # before any change: it may fail
             state = self.touch(lane)
             for at in reversed(range(len(state.kept))):
-                moved = ranges.common(state.kept[at].numbers, back)
-                size = self._measure(state, moved)
-                state.unkeep(at, moved, size)
-                state.waiting_bytes += size
+                state.unkeep(at, moved[at], sizes[at])
+            state.waiting_bytes += sum(sizes)
             state.waiting = ranges.union(state.waiting, back)
         return ranges.minus(ranges.minus(missing, here), [(one.first, one.last) for one in state.dropped])
 

@@ -21,6 +21,7 @@ from agent.outbox.ballast import Ballast
 from agent.outbox.cache import CacheRows
 from agent.outbox.contract import NORMAL, GroupDefinition, OutboxError
 from agent.outbox.lanes import Lanes, Limits, new_epoch
+from agent.outbox.reading import OPENING_PAUSES_S, is_partly_readable, is_unreadable, reads_whole
 from agent.outbox.records import RecordError, unpack_definition, unpack_lane, unpack_machine, unpack_whole
 from agent.outbox.register import Register
 from agent.outbox.rows import RowsMissing, Whole
@@ -33,9 +34,7 @@ ASIDE_MAX = 3
 _DAMAGE = (
     "SQLITE_CORRUPT",
     "SQLITE_NOTADB",
-    "SQLITE_IOERR_READ",
     "SQLITE_IOERR_SHORT_READ",
-    "SQLITE_IOERR_CORRUPTFS",
     "SQLITE_CONSTRAINT",  # a row is where none can be: records and rows disagree
 )
 _PAGE_BYTES = 4096
@@ -103,7 +102,7 @@ def open_outbox(place: Place, ballast: Ballast, limits: Limits) -> Opened:
         news = []
         if not place.queue.exists() and (place.directory / "life").exists():
             news.append("the outbox's database was gone: what was in it is lost, and a new epoch begins")
-        found = _open_sound(place, ballast, limits)
+        found = _open_readable(place, ballast, limits)
         if isinstance(found, str):
             return mend(place, ballast, limits, found)
         return Opened(*found, news)
@@ -111,6 +110,27 @@ def open_outbox(place: Place, ballast: Ballast, limits: Limits) -> Opened:
         raise error if str(error).startswith("outbox") else place.error(error, "nothing was changed") from None
     except (sqlite3.Error, diskcache.Timeout, OSError, RecordError) as error:
         raise place.error(error) from None
+
+
+def _open_readable(place: Place, ballast: Ballast, limits: Limits) -> tuple[CacheRows, Lanes] | str:
+    """As `_open_sound`. A disk that cannot be read is given time; then it is damage, if most of it can be read."""
+    why = ""
+    for pause_s in (0.0, *OPENING_PAUSES_S):
+        time.sleep(pause_s)
+        try:
+            found = _open_sound(place, ballast, limits)
+        except sqlite3.DatabaseError as error:
+            if not is_unreadable(error):
+                raise
+            why = str(error)
+        else:
+            if not isinstance(found, str) or reads_whole(place.queue):
+                return found
+            why = found
+        _log.warning("the outbox cannot be read and is tried again", error=why)
+    if not is_partly_readable(place.queue):
+        raise place.error(f"the disk cannot be read ({why})", "nothing was changed; check the disk")
+    return f"{why}, again and again"
 
 
 def _open_sound(place: Place, ballast: Ballast, limits: Limits) -> tuple[CacheRows, Lanes] | str:

@@ -1,5 +1,5 @@
-/* Faults of a disk for one directory of one process (LD_PRELOAD): fsync that fails, writes that find no space, a slow
- * disk; and a time of day that runs faster. (libfaketime can do that, too, but divides the time-outs of epoll as well.)
+/* Faults of a disk for one directory of one process (LD_PRELOAD): fsync and reads that fail, writes that find no space,
+ * a slow disk; and a time of day that runs faster. (libfaketime can do that, too, but divides the time-outs of epoll as well.)
  * The harness steers it through a small file that both have mapped (tests/faults/shim.py).
  * FAULT_SHIM: that file. FAULT_SHIM_PATH: only files whose path begins with this are touched. FAULT_SHIM_SEED: for the
  * dice. */
@@ -25,6 +25,7 @@ struct control {
     volatile int64_t since_us;  /* from this true time on, µs since 1970 … */
     volatile int64_t ahead_us;  /* … the clock is so far ahead … */
     volatile double faster;     /* … and gains so many seconds in each; 0: it does not */
+    volatile uint32_t read_eio_ppm;
 };
 
 static struct control idle, *control = &idle;
@@ -79,6 +80,13 @@ static ssize_t allowed(int fd, size_t count) {
     return (ssize_t)(count / 2);
 }
 
+static int unreadable(int fd) {
+    if (control->read_eio_ppm == 0 || !ours(fd) || !chance(control->read_eio_ppm)) return 0;
+    __sync_fetch_and_add(&control->injected, 1);
+    errno = EIO;
+    return 1;
+}
+
 #define REAL(name) static __typeof__(&name) real; if (!real) real = (__typeof__(&name))dlsym(RTLD_NEXT, #name)
 
 ssize_t write(int fd, const void *data, size_t count) {
@@ -97,6 +105,21 @@ ssize_t pwrite64(int fd, const void *data, size_t count, off64_t at) {
     REAL(pwrite64);
     ssize_t some = allowed(fd, count);
     return some < 0 ? -1 : real(fd, data, (size_t)some, at);
+}
+
+ssize_t read(int fd, void *data, size_t count) {
+    REAL(read);
+    return unreadable(fd) ? -1 : real(fd, data, count);
+}
+
+ssize_t pread(int fd, void *data, size_t count, off_t at) {
+    REAL(pread);
+    return unreadable(fd) ? -1 : real(fd, data, count, at);
+}
+
+ssize_t pread64(int fd, void *data, size_t count, off64_t at) {
+    REAL(pread64);
+    return unreadable(fd) ? -1 : real(fd, data, count, at);
 }
 
 int posix_fallocate(int fd, off_t at, off_t count) {

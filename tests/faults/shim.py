@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.faults.disks import DiskProblem, system
 
 _SOURCE = Path(__file__).with_name("shim.c")
-_SIZE = 40  # of struct control
+_SIZE = 48  # of struct control
 
 
 class Shim:
@@ -33,8 +33,9 @@ class Shim:
             "FAULT_SHIM_SEED": str(seed % 2**31 or 1),
         }
 
-    def set(self, *, fsync_eio: float = 0.0, no_space: float = 0.0, slow_s: float = 0.0) -> None:
+    def set(self, *, fsync_eio: float = 0.0, no_space: float = 0.0, slow_s: float = 0.0, read_eio: float = 0.0) -> None:
         """The parts of the calls that fail, from 0 to 1, and by how much each fsync is delayed."""
+        self._map[40:44] = struct.pack("=I", round(read_eio * 1e6))
         self._map[:12] = struct.pack("=III", round(fsync_eio * 1e6), round(no_space * 1e6), round(slow_s * 1e6))
 
     def set_clock(self, ahead_s: float, speed: float = 1.0) -> None:
