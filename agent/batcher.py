@@ -1,8 +1,8 @@
 """Scans in, drafts of batches out: rows become columns. Pure: no clock, no disk.
 
-Collects per machine and priority, and in there per poll group. A draft is closed when it might pass `bytes_max` by a
-safe estimate (each number and text in full; each name once, where the encoder repeats names), so that no batch is ever
-larger than what brokers take, however badly it compresses.
+Collects per machine, priority and mark of the clock (agent/vouching.py), and in there per poll group. A draft is
+closed when it might pass `bytes_max` by a safe estimate (each number and text in full; each name once, where the
+encoder repeats names), so that no batch is ever larger than what brokers take, however badly it compresses.
 """
 
 from __future__ import annotations
@@ -45,9 +45,13 @@ class _About(NamedTuple):
     has_texts: bool
 
 
+_Key = tuple[str, int, bytes]
+"""Machine, priority, mark."""
+
+
 @dataclass
 class _Open:
-    """The batch of one machine and priority that is being filled.
+    """The batch of one machine, priority and mark that is being filled.
 
     `scans`, `named`: by group, by identity, because to hash one is to hash all its tags.
     `named`: the tags of each group whose names it pays for already, by position; None: all of them.
@@ -83,16 +87,19 @@ class _Open:
 
 
 class Filled:
-    """A draft with how many readings it holds, and about how much memory.
+    """A draft with how many readings it holds, and about how much memory. `mark`: stands before its message.
 
     `made`: what was encoded last, with its lane and number; None before that. Once the outbox has taken the draft,
     these are the bytes that it holds.
     """
 
-    __slots__ = ("_encoder", "_groups", "_machine", "bytes", "draft", "made", "readings")
+    __slots__ = ("_encoder", "_groups", "_machine", "bytes", "draft", "made", "mark", "readings")
 
-    def __init__(self, machine: str, priority: int, groups: Sequence[GroupScans], encoder: Encoder, size: int) -> None:
+    def __init__(
+        self, machine: str, priority: int, mark: bytes, groups: Sequence[GroupScans], encoder: Encoder, size: int
+    ) -> None:
         self._machine = machine
+        self.mark = mark
         self._groups = groups
         self._encoder = encoder
         self.bytes = size
@@ -102,6 +109,8 @@ class Filled:
 
     def _encode(self, epoch: str, seq: int) -> Encoded:
         encoded = self._encoder.encode(epoch, seq, self._groups)
+        if self.mark:
+            encoded = replace(encoded, payload=self.mark + encoded.payload)
         self.made = Made(Lane(self._machine, epoch), seq, encoded)
         return encoded
 
@@ -113,7 +122,7 @@ class Batcher:
         self._encoder = encoder
         self._machines = machines
         self._bytes_max = bytes_max
-        self._open: dict[tuple[str, int], _Open] = {}  # by machine and priority
+        self._open: dict[_Key, _Open] = {}
         self._filled: list[Filled] = []
         self._known: dict[int, _About] = {}  # by identity
 
@@ -130,11 +139,11 @@ class Batcher:
         """A batch is complete: drain soon."""
         return bool(self._filled)
 
-    def add(self, scan: Scan) -> None:
-        """Take one scan in. One that is larger than a batch is split."""
+    def add(self, scan: Scan, mark: bytes = b"") -> None:
+        """Take one scan in, whose times this mark is about. One that is larger than a batch is split."""
         if not len(scan):
             return
-        key = self._machines[scan.group.device], scan.group.priority
+        key = self._machines[scan.group.device], scan.group.priority, mark
         batch = self._open.get(key)
         if batch is None:
             batch = self._open[key] = _Open()
@@ -144,15 +153,15 @@ class Batcher:
             batch.take(scan, cost, about)
         elif batch.readings:
             self._close(key)
-            self.add(scan)
+            self.add(scan, mark)
         elif len(scan) > 1:
             evenly = cost * 10 // (self._bytes_max * 9) + 1  # readings differ in size: aim at nine tenths
             for piece in _pieces(scan, min(len(scan), evenly)):
-                self.add(piece)
+                self.add(piece, mark)
         else:
             batch.take(scan, cost, about)
 
-    def _close(self, key: tuple[str, int]) -> None:
+    def _close(self, key: _Key) -> None:
         batch = self._open.pop(key)
         self._filled.append(Filled(*key, list(batch.scans.values()), self._encoder, batch.bytes))
 

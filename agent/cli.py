@@ -17,7 +17,6 @@ COMMANDS = (
     "read",
     "run",
     "status",
-    "watch",
     "why",
     "probe",
     "scan",
@@ -30,8 +29,6 @@ COMMANDS = (
     "tags",
     "opcua",
     "capture",
-    "replay",
-    "simulate",
 )
 """In the order in which --help lists them. Each is a module of `agent.commands`, with a function or group so named."""
 

@@ -21,6 +21,7 @@ from protocols.uplink.batch import Batch
 from protocols.uplink.definition import Definition, Referring, pack_referring
 from protocols.uplink.envelope import REFERRING, encode, encode_referring
 from protocols.uplink.frames import FrameError, unpack
+from protocols.uplink.mark import read
 from protocols.uplink.rows import RowPacker
 from protocols.uplink.streams import XOR
 
@@ -146,7 +147,7 @@ class Book:
 def references(payload: bytes) -> list[bytes]:
     """The definitions that a message of ours refers to; none where that cannot be told: the receiver judges it."""
     try:
-        value = unpack(payload)
+        value = unpack(read(payload).message)
     except FrameError:
         return []
     if not isinstance(value, list) or len(value) != 3 or value[0] != REFERRING:

@@ -1,18 +1,15 @@
-"""What the gateway says of itself, from figures. Pure but for reading the kernel's clock state."""
+"""What the gateway says of itself, from figures. Pure."""
 
 from __future__ import annotations
 
-import ctypes
 import ipaddress
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal
 
 from agent.outbox.contract import Held, Lane, OutboxStats
 from agent.poller import DeviceState
-from agent.uplink.track import Sent
 from protocols.uplink.status import (
     OTHERS_MAX,
     Buffer,
@@ -79,10 +76,10 @@ class Figures:
     stats: OutboxStats
     full_in_s: int | None
     held: Mapping[Lane, Held]
-    sent: Mapping[Lane, Sent]
+    sent: Mapping[Lane, int]
     devices: Mapping[str, tuple[str, DeviceState]]  # device → (machine, state)
     readings_lost: int
-    clock_synchronised: bool | None
+    clock: Clock
     config_hash: str
     certificate_days_left: int | None = None
 
@@ -90,7 +87,16 @@ class Figures:
 def build(f: Figures) -> Status:
     """The `online` status."""
     reason_max = min(REASON_MAX, REASONS_BYTES // max(1, len(f.devices)))
-    devices = {name: device_link(machine, state, reason_max) for name, (machine, state) in f.devices.items()}
+    devices = {
+        name: DeviceLink(
+            machine=machine,
+            state=_link_state(state.state),
+            since=state.since_us // 1000,
+            reason=state.reason[:reason_max].encode(errors="replace").decode(),  # a driver's words: any text
+            readings=state.readings,
+        )
+        for name, (machine, state) in f.devices.items()
+    }
     numbers = _numbers(f)
     return Status(
         timestamp=f.now_us // 1000,
@@ -106,20 +112,9 @@ def build(f: Figures) -> Status:
         devices=devices,
         dropped_count=f.stats.dropped,
         dropped_readings=f.stats.dropped_readings + f.readings_lost,
-        clock=Clock(synchronised=f.clock_synchronised),
+        clock=f.clock,
         config_hash=f.config_hash,
         certificate_days_left=f.certificate_days_left,
-    )
-
-
-def device_link(machine: str, state: DeviceState, reason_max: int = REASON_MAX) -> DeviceLink:
-    """One device's link, its reason cut to so many characters."""
-    return DeviceLink(
-        machine=machine,
-        state=_link_state(state.state),
-        since=state.since_us // 1000,
-        reason=state.reason[:reason_max].encode(errors="replace").decode(),  # a driver's words: any text
-        readings=state.readings,
     )
 
 
@@ -137,16 +132,14 @@ def _buffer(f: Figures) -> Buffer:
 
 def _numbers(f: Figures) -> dict[Lane, MachineNumbers]:
     told_max = min(DROPPED_TOLD_MAX, max(1, DROPPED_TOLD_OF_ALL // max(1, len(f.held))))
-    return {lane: _told(held, f.sent.get(lane, Sent()), told_max) for lane, held in f.held.items()}
-
-
-def _told(held: Held, sent: Sent, told_max: int) -> MachineNumbers:
-    return MachineNumbers(
-        last_seq=held.last,
-        sent_seq=sent.through,
-        sent_highest=sent.highest,
-        dropped=[(d.first, d.last, d.reason) for d in held.dropped[:told_max]],
-    )
+    return {
+        lane: MachineNumbers(
+            last_seq=held.last,
+            sent_seq=f.sent.get(lane, 0),
+            dropped=[(d.first, d.last, d.reason) for d in held.dropped[:told_max]],
+        )
+        for lane, held in f.held.items()
+    }
 
 
 def _others(f: Figures, numbers: Mapping[Lane, MachineNumbers]) -> dict[str, dict[str, MachineNumbers]]:
@@ -185,22 +178,3 @@ def internet(broker_host: str) -> Literal["ok", "unknown"]:
     except ValueError:
         local = "." not in broker_host or broker_host.endswith((".local", ".lan", ".internal"))
         return "unknown" if local else "ok"
-
-
-def clock_synchronised() -> bool | None:
-    """What the kernel says (adjtimex(2): TIME_ERROR = 5 means not synchronised); None where it says nothing."""
-    libc = _libc()
-    if libc is None:
-        return None
-    state: int = libc.adjtimex(ctypes.create_string_buffer(512))  # struct timex of zeros: modes 0 only reads
-    return None if state < 0 else state != 5
-
-
-@cache
-def _libc() -> ctypes.CDLL | None:
-    """The C library, where it knows of clocks."""
-    try:
-        libc = ctypes.CDLL(None, use_errno=True)
-    except OSError:
-        return None
-    return libc if hasattr(libc, "adjtimex") else None

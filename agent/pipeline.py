@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import accumulate, islice, takewhile
+from typing import Protocol
 
 from agent.batcher import Batcher, Filled
 from agent.bell import Bell
@@ -27,6 +28,26 @@ RETRY_S = 1.0
 _log = get_logger(part="outbox")
 
 
+class Marks(Protocol):
+    """Says with which mark a batch is stamped (agent/clock.py)."""
+
+    def mark(self, time_us: int) -> bytes:
+        """For what was stamped with this time, and is taken now."""
+
+    def marked(self, count: int) -> None:
+        """So many batches were stored with a mark."""
+
+
+class Vouched:
+    """Every time is right."""
+
+    def mark(self, time_us: int) -> bytes:
+        return b""
+
+    def marked(self, count: int) -> None:
+        pass
+
+
 class Pipeline:
     """`on_appended` is called after each append with what the outbox has taken.
 
@@ -40,31 +61,32 @@ class Pipeline:
         interval_s: float,
         on_appended: Callable[[Sequence[Fresh]], None] = lambda _: None,
         on_round: Callable[[], None] = lambda: None,
+        marks: Marks = Vouched(),  # noqa: B008  # it holds nothing
     ) -> None:
         self._batcher = batcher
         self._outbox = outbox
         self._interval_s = interval_s
         self._on_appended = on_appended
         self._on_round = on_round
+        self._marks = marks
         self._bell = Bell()
         self._waiting: deque[Filled] = deque()
         self._storing: asyncio.Task[None] | None = None
-        self.trouble = ""
-        """Why the outbox takes nothing; empty while it does."""
+        self._failing = False
         self.bytes_stored = 0
         self.readings_stored = 0
         self.readings_lost = 0
 
     def take(self, scan: Scan) -> None:
         """Collect one scan."""
-        self._batcher.add(scan)
+        self._batcher.add(scan, self._marks.mark(scan.time_us))
         if self._interval_s == 0 or self._batcher.full:
             self._bell.ring()
 
     async def run(self) -> None:
         """Until cancelled; then nothing is lost that `finish` does not store."""
         while True:
-            await self._pause(RETRY_S if self.trouble else self._interval_s or RETRY_S)
+            await self._pause(RETRY_S if self._failing else self._interval_s or RETRY_S)
             await self._round()
 
     async def _pause(self, pause_s: float) -> None:
@@ -99,21 +121,21 @@ class Pipeline:
             try:
                 numbers = await self._outbox.call(Outbox.append, [f.draft for f in filled], time.time_ns() // 1000)
             except OutboxError as error:
-                if not self.trouble:
+                if not self._failing:
                     _log.error(str(error))
-                self.trouble = str(error)
+                self._failing = True
                 self._give_up_excess()
                 return
             for _ in filled:
                 self._waiting.popleft()
             self._note(filled, numbers)
-        if self.trouble:
+        if self._failing:
             _log.info("the outbox stores again", readings_lost=self.readings_lost)
-            self.trouble = ""
+            self._failing = False
 
     def _portion(self) -> list[Filled]:
         """All that waits; a little of it while the disk is full: there is room then for what the log holds, no more."""
-        if not self.trouble:
+        if not self._failing:
             return list(self._waiting)
         sizes = accumulate(f.bytes for f in self._waiting)
         count = sum(1 for _ in takewhile(lambda size: size <= PORTION_BYTES, sizes))
@@ -121,6 +143,7 @@ class Pipeline:
 
     def _note(self, filled: Sequence[Filled], numbers: Sequence[int]) -> None:
         self.readings_stored += sum(f.readings for f in filled)
+        self._marks.marked(sum(1 for f in filled if f.mark))
         fresh = []
         for one, number in zip(filled, numbers, strict=True):
             if one.made is not None and one.made.seq == number:

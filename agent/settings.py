@@ -99,6 +99,18 @@ class BatchSettings(StrictModel):
     )
 
 
+class ClockSettings(StrictModel):
+    """Who says that this machine's clock is right."""
+
+    synchronised: str = Field(
+        "kernel",
+        pattern="^(kernel|always|/.+)$",
+        description="`kernel`: what NTP tells the kernel; until then readings are marked, and corrected afterwards. "
+        "`always`: something else keeps the clock right, nothing is marked. The path of a file: the clock is right "
+        "once that exists.",
+    )
+
+
 class GroupSettings(BaseModel):
     """Tags of one device that are read together. A protocol may add keys of its own."""
 
@@ -149,6 +161,7 @@ class AgentSettings(StrictModel):
     outbox: OutboxSettings = Field(OutboxSettings(), description="The buffer on disk.")
     uplink: UplinkSettings = Field(UplinkSettings(), description="How what is buffered is sent.")
     batch: BatchSettings = Field(BatchSettings(), description="How readings become messages.")
+    clock: ClockSettings = Field(ClockSettings(), description="Who says that this machine's clock is right.")
     delivery: Literal["confirmed", "broker"] = Field(
         "confirmed",
         description="What lets a batch go: the receiver's confirm; or, for a foreign receiver, the broker's.",
@@ -171,29 +184,9 @@ class Device:
     """By the name of the group, those of derived tags among them. None: its readings go through as they are."""
 
     @property
-    def derived(self) -> tuple[Group, ...]:
-        """The groups of the tags that are derived when its groups are read."""
-        return tuple(rules.derived for rules in self.rules.values() if rules.derived is not None)
-
-    @property
     def published(self) -> tuple[Group, ...]:
-        """All groups whose readings go to the receiver."""
-        return self.groups + self.derived
-
-    @property
-    def address_key(self) -> str | None:
-        """The key that says where a tag is: the first that a driver demands beyond those of all tags."""
-        fields = self.module.TagSettings.model_fields
-        own = (name for name, one in fields.items() if one.is_required() and name not in TagSettingsBase.model_fields)
-        return next(own, None)
-
-    @property
-    def endpoint(self) -> str:
-        """Where it is: a host and port, a serial port, or a URL."""
-        link = getattr(self.settings, "link", None)
-        if link is not None:
-            return f"{link.host}:{link.port}" if link.port else str(link.host)
-        return str(getattr(self.settings, "endpoint", "-"))
+        """The groups that are read, and those of the tags derived from them."""
+        return (*self.groups, *(rules.derived for rules in self.rules.values() if rules.derived is not None))
 
 
 @dataclass(frozen=True, slots=True)

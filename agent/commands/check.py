@@ -54,8 +54,8 @@ async def _findings(
     path: Path, configuration: Configuration, offline: bool, update: Callable[[str], None]
 ) -> list[Finding]:
     from agent import running
+    from agent.clock import synchronised
     from agent.commands import check_host
-    from agent.heartbeat import clock_synchronised
 
     settings = configuration.settings
     data_dir = Path(settings.data_dir)
@@ -65,7 +65,7 @@ async def _findings(
         agent = running.Sighting(running.Life.NEVER)
     findings = [
         _configured(path, configuration),
-        check_host.clock(clock_synchronised()),
+        check_host.clock(settings.clock.synchronised, synchronised(settings.clock.synchronised)),
         check_host.disk(data_dir, settings.outbox, agent.is_alive),
     ]
     if agent.is_alive:
@@ -77,10 +77,8 @@ async def _findings(
 
 def _configured(path: Path, configuration: Configuration) -> Finding:
     devices = configuration.devices
-    tags = sum(len(group.tags) for device in devices for group in device.published)
-    derived = sum(len(group.tags) for device in devices for group in device.derived)
+    tags = sum(len(group.tags) for device in devices for group in device.groups)
     text = f"{path}: {_count(len(devices), 'device')}, {_count(tags, 'tag')}"
-    text += f", {derived} of them derived" if derived else ""
     return Finding(Mark.OK, "configuration", text)
 
 
@@ -152,11 +150,9 @@ async def _device(configuration: Configuration, device: Device, agent_is_alive: 
 
 def _tags(device: Device, latest: list[Latest], doubtful: list[str]) -> Finding:
     """How many tags have a value; the reasons of those that have none, each once."""
-    from agent.commands.polling import derived, is_waiting, reason, word
+    from agent.commands.polling import reason, word
 
     tags = [pair for one in latest for pair in zip(one.group.tags, one.readings, strict=True)]
-    computed = (pair for one in derived(device, latest) for pair in zip(one.group.tags, one.readings, strict=True))
-    tags += [(tag, reading) for tag, reading in computed if not is_waiting(reading)]
     words = [word(reading) for _, reading in tags]
     failing: dict[str, list[str]] = {}
     for tag, reading in tags:

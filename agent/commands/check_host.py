@@ -23,14 +23,19 @@ _UNFIT = {
 }
 
 
-def clock(synchronised: bool | None) -> Finding:
-    """`synchronised`: what the kernel says; None: nothing."""
-    match synchronised:
-        case True:
+def clock(source: str, synchronised: bool | None) -> Finding:
+    """`synchronised`: what the source says (clock.synchronised of the configuration); None: nothing."""
+    match source, synchronised:
+        case "always", _:
+            return Finding(Mark.OK, "clock", "right by clock.synchronised: always")
+        case _, True:
             return Finding(Mark.OK, "clock", "synchronised")
-        case False:
-            text = "the kernel says that it is not synchronised: time stamps may be wrong"
+        case "kernel", False:
+            text = "not synchronised, says the kernel: what is read is marked, and corrected once it is"
             return Finding(Mark.BAD, "clock", text, "timedatectl set-ntp true")
+        case _, False:
+            text = f"{source} does not exist yet: what is read is marked, and corrected once it does"
+            return Finding(Mark.BAD, "clock", text, "see why nothing makes that file, or change clock.synchronised")
     return Finding(Mark.NOTE, "clock", "this system does not say whether it is synchronised", "timedatectl status")
 
 

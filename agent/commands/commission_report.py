@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from agent import running
 from agent.certificate import CertificateError, first
+from agent.clock import synchronised
 from agent.commands.check_host import clock
 from agent.commands.commission_trial import Trial
+from agent.commands.device import endpoint
 from agent.commands.findings import Mark, split
 from agent.commands.greeting import greeted
-from agent.heartbeat import clock_synchronised
 from agent.toolbox.report import BrokerSheet, DeviceSheet, Report
 from protocols.field.opcua_trust import fingerprint
 from protocols.program.version import program_version
@@ -39,7 +40,8 @@ async def gathered(
     done: Callable[[], None],
 ) -> Report:
     """`path`: of the configuration, absolute. `done` is called after each read of a device."""
-    time_is = clock(clock_synchronised())
+    source = configuration.settings.clock.synchronised
+    time_is = clock(source, synchronised(source))
     broker, sheets = await asyncio.gather(_broker(configuration), _devices(configuration, devices, reads, done))
     gateway = configuration.settings.gateway.model_dump()
     return Report(
@@ -62,7 +64,7 @@ async def _devices(
     gate = asyncio.Semaphore(AT_ONCE_MAX)
     together: dict[str, list[Device]] = {}
     for device in devices:
-        together.setdefault(device.endpoint, []).append(device)
+        together.setdefault(endpoint(device), []).append(device)
 
     async def one_endpoint(those: Sequence[Device]) -> dict[str, DeviceSheet]:
         async with gate:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from agent.outbox.bookkeeping import bounded, note_dropped
@@ -19,6 +21,7 @@ from protocols.uplink import ranges
 from protocols.uplink.batch import Batch
 from protocols.uplink.definition import Definition, DefinitionError
 from protocols.uplink.envelope import DefinitionMissing, EnvelopeError, decode, encode
+from protocols.uplink.mark import read
 from protocols.uplink.ranges import Range, Ranges
 
 if TYPE_CHECKING:
@@ -42,12 +45,14 @@ class _Reader:
             self._known[ref] = definitions.decode(self._messages[ref])
         return self._known.get(ref)
 
-    def read(self, payload: bytes) -> Batch | None:
-        """None where it cannot be decoded; it is then left as it is."""
+    def read(self, payload: bytes) -> tuple[bytes, Batch] | None:
+        """With the clock's mark before it; None where it cannot be decoded: it is then left as it is."""
+        marked = read(payload)
         try:
-            return decode(payload, self._lookup)
+            batch = decode(marked.message, self._lookup)
         except (EnvelopeError, DefinitionMissing, DefinitionError):
             return None
+        return b"" if marked.clock is None else marked.clock.encode(), batch
 
 
 # --- thinning out -----------------------------------------------------------------------------------------------------
@@ -60,12 +65,17 @@ def thin_out(lanes: Lanes, state: LaneState) -> int:
     """
     reader = _Reader(state)
     for run in _runs(lanes, state):
-        stored = sorted(lanes.rows.read(state.number, *run), key=lambda one: (one.appended_us, one.seq))
-        batches = [batch for one in stored if (batch := reader.read(one.payload)) is not None]
-        if len(batches) < run[1] - run[0] + 1 or len({batch.gateway for batch in batches}) > 1:
+        rows = lanes.rows.read(state.number, *run)
+        found = [one for row in rows if (one := reader.read(row.payload)) is not None]
+        if len(found) < run[1] - run[0] + 1 or len({batch.gateway for _, batch in found}) > 1:
             continue
+        mark = found[0][0]
+        alike = len(list(takewhile(partial(_has, mark), found)))  # one message has one clock
+        run = run[0], run[0] + alike - 1
+        pairs = sorted(zip(rows[:alike], found, strict=False), key=lambda pair: (pair[0].appended_us, pair[0].seq))
+        stored, batches = [row for row, _ in pairs], [batch for _, (_, batch) in pairs]
         halved = Batch(batches[0].gateway, state.name.epoch, state.last + 1, every_second(batches))
-        payload = encode(halved)
+        payload = mark + encode(halved)
         freed = sum(len(one.payload) for one in stored) - len(payload)
         if freed <= 0:
             continue
@@ -81,6 +91,10 @@ def thin_out(lanes: Lanes, state: LaneState) -> int:
         whole.dropped_readings += lost
         return freed
     return 0
+
+
+def _has(mark: bytes, one: tuple[bytes, Batch]) -> bool:
+    return one[0] == mark
 
 
 def _runs(lanes: Lanes, state: LaneState) -> Sequence[Range]:
@@ -131,11 +145,12 @@ def move(lanes: Lanes, name: Lane, run: Range) -> None:
     reader = _Reader(state)
     moved, size = [], 0
     for old in lanes.rows.read(state.number, *run):
-        batch = reader.read(old.payload)
-        if batch is None:
+        found = reader.read(old.payload)
+        if found is None:
             continue
+        mark, batch = found
         seq = target.last + 1
-        payload = encode(replace(batch, epoch=target.name.epoch, seq=seq))
+        payload = mark + encode(replace(batch, epoch=target.name.epoch, seq=seq))
         lanes.rows.insert(target.number, Stored(seq, payload, old.appended_us), batch.readings())
         lanes.note_waiting(target, seq, len(payload), old.appended_us)
         moved.append(old.seq)

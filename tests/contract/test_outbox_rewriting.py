@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.definitions import Book
-from agent.outbox.contract import HIGH, NORMAL, Draft, Lane, Outbox
+from agent.outbox.contract import HIGH, NORMAL, Draft, Encoded, Lane, Outbox
 from agent.outbox.memory import MemoryOutbox
 from protocols.field.contract import Group, Scan, Tag
 from protocols.uplink import definition as definitions
 from protocols.uplink import ranges
 from protocols.uplink.definition import Definition
 from protocols.uplink.envelope import decode
+from protocols.uplink.mark import ClockMark, read
 from protocols.values import ValueType
 from tests.support.timed_outbox import TimedOutbox
 
@@ -36,12 +38,17 @@ class Plant:
         self.book = Book("gw-1")
         self.seconds = 0
 
-    def draft(self, scans: int = 1, priority: int = NORMAL) -> Draft:
+    def draft(self, scans: int = 1, priority: int = NORMAL, mark: bytes = b"") -> Draft:
         taken = []
         for _ in range(scans):
             self.seconds += 1
             taken.append(Scan(GROUP, self.seconds * S, [self.seconds] * 20))
-        return Draft("press", lambda epoch, seq: self.book.encode(epoch, seq, [taken]), 20 * scans, priority=priority)
+
+        def encode(epoch: str, seq: int) -> Encoded:
+            made = self.book.encode(epoch, seq, [taken])
+            return replace(made, payload=mark + made.payload)
+
+        return Draft("press", encode, 20 * scans, priority=priority)
 
 
 @pytest.fixture(params=["memory", "disk"])
@@ -69,7 +76,7 @@ def scans(outbox: Outbox, lane: Lane, first: int = 1, last: int = 1 << 40) -> li
 
     seconds: list[int] = []
     for stored in outbox.pending(lane, first, last, 1 << 20):
-        batch = decode(stored.payload, lookup)
+        batch = decode(read(stored.payload).message, lookup)
         assert (batch.seq, batch.epoch, batch.gateway) == (stored.seq, lane.epoch, "gw-1")
         for block in batch.blocks:
             taken = [time_us // S for time_us in block.times_us]
@@ -111,6 +118,36 @@ def test_a_fork_moves_what_was_never_offered_and_leaves_the_rest(make: Make) -> 
     outbox.confirmed(old, 10, (), 5)
     outbox.tend(200_000 * S)
     assert old not in outbox.held()
+
+
+MARKS = [ClockMark(bytes(16), zero_us) for zero_us in (0, 1)]
+
+
+def marks(outbox: Outbox, lane: Lane) -> list[tuple[ClockMark | None, list[int]]]:
+    """Of each batch the clock's mark, and the seconds that it holds."""
+    return [
+        (read(one.payload).clock, scans(outbox, lane, one.seq, one.seq)) for one in outbox.pending(lane, 1, 999, 999)
+    ]
+
+
+def test_the_marks_of_clocks_move_with_their_batches_at_a_fork(make: Make) -> None:
+    outbox, plant = make(), Plant()
+    outbox.append([plant.draft(mark=MARKS[0].encode()), plant.draft(), plant.draft(mark=MARKS[1].encode())], 1)
+    outbox.fork("told to")
+    assert marks(outbox, Lane("press", outbox.epoch)) == [(MARKS[0], [1]), (None, [2]), (MARKS[1], [3])]
+
+
+def test_batches_by_different_clocks_are_never_thinned_into_one(make: Make) -> None:
+    outbox, plant = make(limit_bytes=12_000, thin_out=True), Plant()
+    by_clock: dict[int, ClockMark | None] = {}
+    for at in range(300):
+        mark = (MARKS[0], MARKS[1], None)[at // 30 % 3]
+        outbox.append([plant.draft(10, mark=b"" if mark is None else mark.encode())], at)
+        by_clock |= dict.fromkeys(range(plant.seconds - 9, plant.seconds + 1), mark)
+    found = marks(outbox, Lane("press", outbox.epoch))
+    assert any(len(seconds) > 1 and seconds[1] - seconds[0] > 1 for _, seconds in found), "something was thinned out"
+    for mark, seconds in found:
+        assert {by_clock[second] for second in seconds} == {mark}
 
 
 def test_what_was_appended_before_the_opening_keeps_its_number_at_a_fork(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ import pytest
 import pytest_asyncio
 import yaml
 
-from agent.heartbeat import clock_synchronised
+from agent.clock import kernel_says
 from demo.plant import Ports, devices
 from tests.support.brokers import Broker, free_port, mosquitto
 from tests.support.cli import Prepared, prepared
@@ -209,7 +209,7 @@ def text_of(one: dict[str, Any]) -> str:
 
 def code_of(*bad: str) -> int:
     """Of `check`, where these subjects are bad. This machine's own clock may be, too."""
-    return UNAVAILABLE if bad or clock_synchronised() is False else 0
+    return UNAVAILABLE if bad or kernel_says() is False else 0
 
 
 def bad_subjects(answer: Answer) -> set[str]:

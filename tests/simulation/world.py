@@ -35,6 +35,7 @@ from protocols.uplink import envelope
 from protocols.uplink.batch import Batch
 from protocols.uplink.mark import unmark
 from protocols.uplink.memory import MemoryBroker
+from protocols.uplink.status import Clock as ClockStatus
 from protocols.uplink.status import Status
 from protocols.uplink.topics import GatewayTopic, MachineTopic, Plant
 from protocols.values import ValueType
@@ -176,8 +177,8 @@ class World:
                     thing=GATEWAY.thing, version="simulated", session=session, epoch=outbox.epoch,
                     instance=outbox.instance, host="simulated", now_us=time.time_ns() // 1000,
                     uptime_s=time.monotonic() - started_s, broker_host="broker", stats=stats, full_in_s=None,
-                    held=held, sent={lane: forwarder.window.sent(lane) for lane in held}, devices={},
-                    readings_lost=0, clock_synchronised=None, config_hash="",
+                    held=held, sent={lane: forwarder.window.sent_seq(lane) for lane in held}, devices={},
+                    readings_lost=0, clock=ClockStatus(), config_hash="",
                 )
             )  # fmt: skip
 

@@ -23,6 +23,7 @@ from protocols.field.contract import Group, Scan, Tag
 from protocols.uplink.batch import SEQ_MAX, Batch
 from protocols.uplink.columns import TEXT_MAX
 from protocols.uplink.envelope import decode, encode
+from protocols.uplink.mark import ClockMark, read
 from protocols.values import Quality, ValueType
 
 EPOCH = "0011223344556677"
@@ -73,9 +74,34 @@ def readings_in(scan: Scan) -> list[Reading]:
     ]
 
 
-# --- one after the other ---------------------------------------------------------------------------------------------
-
 AB = group(a=ValueType.FLOAT64, b=ValueType.INT)
+
+# --- marks of the clock ---
+
+
+def test_what_is_stamped_by_different_clocks_goes_in_different_batches() -> None:
+    collected, marks = batcher(), [ClockMark(bytes(16), zero_us).encode() for zero_us in (0, 1)]
+    for second, mark in enumerate((marks[0], marks[0], marks[1], b"", marks[0])):
+        collected.add(Scan(AB, TIME + second, [1.0, second]), mark)
+    drained = collected.drain()
+    assert [filled.mark for filled in drained] == [marks[0], marks[1], b""]
+    found = [read(payload(filled)) for filled in drained]
+    assert [one.clock for one in found] == [ClockMark(bytes(16), 0), ClockMark(bytes(16), 1), None]
+    times_us = [[at - TIME for at in decode(one.message).blocks[0].times_us] for one in found]
+    assert times_us == [[0, 1, 4], [2], [3]]
+    assert drained[0].made is not None and drained[0].made.encoded.payload == payload(drained[0])
+
+
+def test_the_pieces_of_a_wide_scan_have_its_mark() -> None:
+    collected, mark = batcher(bytes_max=2000), ClockMark(bytes(16), 5).encode()
+    wide = group(**{f"tag_{at}": ValueType.FLOAT64 for at in range(400)})
+    collected.add(Scan(wide, TIME, [math.pi] * 400), mark)
+    drained = collected.drain()
+    assert len(drained) > 1
+    assert all(payload(filled).startswith(mark) for filled in drained)
+
+
+# --- one after the other ---------------------------------------------------------------------------------------------
 
 
 def test_full_scans_become_one_block_of_full_columns() -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from agent import health
 from agent.commands import status as command
 from agent.commands.findings import Finding, Mark
 from agent.running import Life, Sighting
@@ -62,7 +61,7 @@ def findings(status: Status, life: Life = Life.RUNNING) -> dict[str, Finding]:
     ],
 )
 def test_the_buffer_in_words(buffer: Buffer, mark: Mark, text: str) -> None:
-    found = health.buffer(buffer, is_alive=True)
+    found = command._buffer(buffer, is_alive=True)
     assert (found.mark, found.text) == (mark, text)
 
 
