@@ -25,6 +25,7 @@ unit: $(VENV)/.dev
 	@$(BIN)/pytest tests/unit
 
 bench: $(VENV)/.dev servers
+	@bash bench/ensure-limits.sh
 	@$(BIN)/python -m bench $(BENCH)
 
 # Every fault that docs/reliability.md lists, on real processes; one row: make faults FAULTS="--row kill-agent"
@@ -60,10 +61,11 @@ $(VENV)/.dev: locks/dev.txt pyproject.toml | $(VENV)/bin/python
 UV_LOCK := uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links \
 	--no-annotate --no-header --generate-hashes pyproject.toml
 lock:
-	$(UV_LOCK) --extra demo --extra fast --extra xlsx --group dev -o locks/dev.txt
+	$(UV_LOCK) --extra demo --extra fast --extra xlsx --extra watch --extra page --group dev -o locks/dev.txt
 	$(UV_LOCK) --extra demo --group build -c locks/dev.txt -o locks/demo.txt
 	$(UV_LOCK) --extra gateway -c locks/dev.txt -o locks/gateway.txt
 	$(UV_LOCK) --extra gateway --extra opcua -c locks/dev.txt -o locks/gateway-opcua.txt
+	$(UV_LOCK) --extra gateway --extra watch --extra page -c locks/dev.txt -o locks/gateway-views.txt
 	$(UV_LOCK) --extra cloud -c locks/dev.txt -o locks/cloud.txt
 
 clean:

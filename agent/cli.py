@@ -17,6 +17,7 @@ COMMANDS = (
     "read",
     "run",
     "status",
+    "watch",
     "why",
     "probe",
     "scan",
@@ -29,6 +30,8 @@ COMMANDS = (
     "tags",
     "opcua",
     "capture",
+    "replay",
+    "simulate",
 )
 """In the order in which --help lists them. Each is a module of `agent.commands`, with a function or group so named."""
 

@@ -89,7 +89,7 @@ class Computed:
             return self._failed("a value is not of the type that the expression needs", known)
 
     def _failed(self, what: str, known: Sequence[Known]) -> Result:
-        given = ", ".join(f"{name} = {one.value!r:.20}" for name, one in zip(self.names, known, strict=True))
+        given = ", ".join(f"{name} = {_short(one.value)}" for name, one in zip(self.names, known, strict=True))
         return Result(None, Quality.BAD_OUT_OF_RANGE, f"{what}, where {given}")
 
 
@@ -199,6 +199,10 @@ class Derived:
             quality if any(quality) else None,
             {at: one.reason for at, one in results.items() if one.reason},
         )
+
+
+def _short(value: Value) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else f"{value!r:.20}"
 
 
 def _is(one: object, other: object) -> bool:

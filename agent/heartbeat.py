@@ -10,6 +10,7 @@ from typing import Literal
 
 from agent.outbox.contract import Held, Lane, OutboxStats
 from agent.poller import DeviceState
+from agent.uplink.track import Sent
 from protocols.uplink.status import (
     OTHERS_MAX,
     Buffer,
@@ -76,7 +77,7 @@ class Figures:
     stats: OutboxStats
     full_in_s: int | None
     held: Mapping[Lane, Held]
-    sent: Mapping[Lane, int]
+    sent: Mapping[Lane, Sent]
     devices: Mapping[str, tuple[str, DeviceState]]  # device → (machine, state)
     readings_lost: int
     clock: Clock
@@ -87,16 +88,7 @@ class Figures:
 def build(f: Figures) -> Status:
     """The `online` status."""
     reason_max = min(REASON_MAX, REASONS_BYTES // max(1, len(f.devices)))
-    devices = {
-        name: DeviceLink(
-            machine=machine,
-            state=_link_state(state.state),
-            since=state.since_us // 1000,
-            reason=state.reason[:reason_max].encode(errors="replace").decode(),  # a driver's words: any text
-            readings=state.readings,
-        )
-        for name, (machine, state) in f.devices.items()
-    }
+    devices = {name: device_link(machine, state, reason_max) for name, (machine, state) in f.devices.items()}
     numbers = _numbers(f)
     return Status(
         timestamp=f.now_us // 1000,
@@ -118,6 +110,17 @@ def build(f: Figures) -> Status:
     )
 
 
+def device_link(machine: str, state: DeviceState, reason_max: int = REASON_MAX) -> DeviceLink:
+    """One device's link, its reason cut to so many characters."""
+    return DeviceLink(
+        machine=machine,
+        state=_link_state(state.state),
+        since=state.since_us // 1000,
+        reason=state.reason[:reason_max].encode(errors="replace").decode(),  # a driver's words: any text
+        readings=state.readings,
+    )
+
+
 def _buffer(f: Figures) -> Buffer:
     oldest_us = f.stats.oldest_us
     return Buffer(
@@ -132,14 +135,16 @@ def _buffer(f: Figures) -> Buffer:
 
 def _numbers(f: Figures) -> dict[Lane, MachineNumbers]:
     told_max = min(DROPPED_TOLD_MAX, max(1, DROPPED_TOLD_OF_ALL // max(1, len(f.held))))
-    return {
-        lane: MachineNumbers(
-            last_seq=held.last,
-            sent_seq=f.sent.get(lane, 0),
-            dropped=[(d.first, d.last, d.reason) for d in held.dropped[:told_max]],
-        )
-        for lane, held in f.held.items()
-    }
+    return {lane: _told(held, f.sent.get(lane, Sent()), told_max) for lane, held in f.held.items()}
+
+
+def _told(held: Held, sent: Sent, told_max: int) -> MachineNumbers:
+    return MachineNumbers(
+        last_seq=held.last,
+        sent_seq=sent.through,
+        sent_highest=sent.highest,
+        dropped=[(d.first, d.last, d.reason) for d in held.dropped[:told_max]],
+    )
 
 
 def _others(f: Figures, numbers: Mapping[Lane, MachineNumbers]) -> dict[str, dict[str, MachineNumbers]]:

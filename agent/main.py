@@ -22,6 +22,10 @@ from agent.clock import GatewayClock
 from agent.definitions import Book, SelfContained
 from agent.derived import Board
 from agent.devicememory import DeviceMemory
+from agent.live import address as live_address
+from agent.live.line import Standing
+from agent.live.live import Live
+from agent.live.server import LiveServer
 from agent.outbox.contract import Held, Lane, Outbox, OutboxError, OutboxStats
 from agent.outbox.disk import DiskOutbox
 from agent.outbox.worker import OutboxWorker
@@ -32,7 +36,7 @@ from agent.shaping import shaping
 from agent.statusfile import write_status
 from agent.uplink.forwarder import Forwarder
 from agent.uplink.fresh import Fresh
-from protocols.field.contract import Driver
+from protocols.field.contract import Driver, Scan
 from protocols.program import notify
 from protocols.program.logs import get_logger
 from protocols.program.tasks import Tasks
@@ -41,6 +45,7 @@ from protocols.uplink.mqtt import MqttAgentLink
 from protocols.uplink.status import Status
 
 STATUS_FILE_S = 4.0
+WATCHED_S = 1.0  # the same while somebody watches
 LAST_READ_S = 2.0  # a read that is under way at a planned stop may take so long
 POLLER_PATIENCE_S = 90.0  # a driver may spend its own deadlines; beyond this its loop is stuck
 
@@ -86,10 +91,13 @@ class Agent:
         self._bell = Bell()
         self._tend_trouble = ""
         self._certificate = Certificate(configuration.settings.broker.tls)
+        self._said: Status | None = None  # what was told last
+        self._live = Live(configuration, self._pollers, self._standing)
+        self._live_server = LiveServer(data_dir / live_address.NAME, self._live.look)
 
     def _poller(self, device: Device, driver: Driver, memories: Path) -> Poller:
         memory = DeviceMemory(memories / f"{device.name}.json", device.name, driver)
-        shape = shaping(device, self._boards[device.machine], driver).of
+        shape = shaping(device, self._boards[device.machine], driver, see=self._see).of
         return Poller(device.name, driver, device.groups, self._pipeline.take, self._on_change, memory, shape)
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -105,6 +113,7 @@ class Agent:
                 sending = tasks.spawn("forwarder", self._forwarder.run())
                 telling = tasks.spawn("status file", self._tell())
                 tasks.spawn("captures", self._captures.run())
+                showing = tasks.spawn("live feed", self._live_server.run())
                 notify.ready(f"{len(polling)} devices")
                 _log.info("running", devices=len(polling), data_dir=self._configuration.settings.data_dir)
                 try:
@@ -117,7 +126,7 @@ class Agent:
                     await _cancelled(*polling)
                     await _cancelled(storing)
                     await self._finish(sending)
-                    await _cancelled(telling)
+                    await _cancelled(telling, showing)
                     await write_status(
                         self._status_path, await self._status(self._forwarder.state.session), "stopped", ""
                     )
@@ -149,6 +158,7 @@ class Agent:
             await self._pipeline.finish()
         except OutboxError as error:
             _log.error(str(error))
+        forwarder.beat_now()  # the receiver answers it with a confirm
         drained = asyncio.create_task(forwarder.drained(), name="drain")
         await asyncio.wait(
             [drained, sending],
@@ -163,6 +173,9 @@ class Agent:
         await asyncio.wait([sending])
 
     # --- what the parts tell each other ---
+
+    def _see(self, scan: Scan) -> None:
+        self._live.take(scan)
 
     def _on_appended(self, batches: Sequence[Fresh]) -> None:
         if self._forwarder is not None:
@@ -198,7 +211,7 @@ class Agent:
                 stats=stats,
                 full_in_s=self._fill_rate.lasts_s(heartbeat.room_bytes(stats, settings.outbox.free_disk_bytes)),
                 held=held,
-                sent={} if forwarder is None else {lane: forwarder.window.sent_seq(lane) for lane in held},
+                sent={} if forwarder is None else {lane: forwarder.window.sent(lane) for lane in held},
                 devices={name: (self._machine_of[name], poller.state) for name, poller in self._pollers.items()},
                 readings_lost=self._pipeline.readings_lost,
                 clock=self._clock.status(),
@@ -217,8 +230,22 @@ class Agent:
                 link = self._forwarder.state
                 state = f"connected, {link.protocol}" if link.connected else "not connected"
                 status = self._built(link.session, stats, held)
+                self._said = status
                 await write_status(self._status_path, status, state, self._forwarder.trouble)
-            await self._bell.wait(STATUS_FILE_S)
+            await self._bell.wait(WATCHED_S if self._live.is_watched else STATUS_FILE_S)
+
+    def _standing(self) -> Standing:
+        if self._forwarder is None:
+            return Standing(self._said)
+        link = self._forwarder.state
+        return Standing(
+            status=self._said,
+            is_connected=link.connected,
+            protocol=link.protocol,
+            is_confirmed=self._configuration.settings.delivery == "confirmed",
+            troubles=dict(self._forwarder.troubles),
+            disk=self._pipeline.trouble or self._tend_trouble,
+        )
 
     def _tended(self, outbox: Outbox) -> tuple[OutboxStats, Mapping[Lane, Held]]:
         """In the outbox's thread. A disk that fails must not end the telling of it."""

@@ -72,7 +72,8 @@ class Pipeline:
         self._bell = Bell()
         self._waiting: deque[Filled] = deque()
         self._storing: asyncio.Task[None] | None = None
-        self._failing = False
+        self.trouble = ""
+        """Why the outbox takes nothing; empty while it does."""
         self.bytes_stored = 0
         self.readings_stored = 0
         self.readings_lost = 0
@@ -86,7 +87,7 @@ class Pipeline:
     async def run(self) -> None:
         """Until cancelled; then nothing is lost that `finish` does not store."""
         while True:
-            await self._pause(RETRY_S if self._failing else self._interval_s or RETRY_S)
+            await self._pause(RETRY_S if self.trouble else self._interval_s or RETRY_S)
             await self._round()
 
     async def _pause(self, pause_s: float) -> None:
@@ -121,21 +122,21 @@ class Pipeline:
             try:
                 numbers = await self._outbox.call(Outbox.append, [f.draft for f in filled], time.time_ns() // 1000)
             except OutboxError as error:
-                if not self._failing:
+                if not self.trouble:
                     _log.error(str(error))
-                self._failing = True
+                self.trouble = str(error)
                 self._give_up_excess()
                 return
             for _ in filled:
                 self._waiting.popleft()
             self._note(filled, numbers)
-        if self._failing:
+        if self.trouble:
             _log.info("the outbox stores again", readings_lost=self.readings_lost)
-            self._failing = False
+            self.trouble = ""
 
     def _portion(self) -> list[Filled]:
         """All that waits; a little of it while the disk is full: there is room then for what the log holds, no more."""
-        if not self._failing:
+        if not self.trouble:
             return list(self._waiting)
         sizes = accumulate(f.bytes for f in self._waiting)
         count = sum(1 for _ in takewhile(lambda size: size <= PORTION_BYTES, sizes))

@@ -86,6 +86,11 @@ class Poller:
         self._faults: dict[tuple[int, int], str] = {}  # (group, tag) → why
         self._grid = Grid(groups, time.monotonic())
 
+    @property
+    def requests(self) -> int:
+        """How many requests were sent to the device since the start."""
+        return self._driver.requests
+
     async def run(self) -> None:
         """Until `stop`, which lets a read that is under way end, or until cancelled."""
         if self._memory is not None:

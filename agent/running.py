@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from agent.statusfile import AgentStatus, read_status
+from protocols.uplink.status import Status
 
 FRESH_S = 10.0
 """The file is written every 4 s; older than this it says nothing about now."""
@@ -43,6 +46,14 @@ class Sighting:
     def is_alive(self) -> bool:
         """Whether an agent holds this directory now."""
         return self.life in (Life.RUNNING, Life.SILENT)
+
+    @property
+    def said(self) -> Status | None:
+        """Its last word, where it can be read: another version may have written it."""
+        try:
+            return None if self.status is None else Status.model_validate(self.status.status)
+        except ValidationError:
+            return None
 
 
 def look(data_dir: Path, now_s: float) -> Sighting:

@@ -184,9 +184,29 @@ class Device:
     """By the name of the group, those of derived tags among them. None: its readings go through as they are."""
 
     @property
+    def derived(self) -> tuple[Group, ...]:
+        """The groups of the tags that are derived when its groups are read."""
+        return tuple(rules.derived for rules in self.rules.values() if rules.derived is not None)
+
+    @property
     def published(self) -> tuple[Group, ...]:
-        """The groups that are read, and those of the tags derived from them."""
-        return (*self.groups, *(rules.derived for rules in self.rules.values() if rules.derived is not None))
+        """All groups whose readings go to the receiver."""
+        return self.groups + self.derived
+
+    @property
+    def address_key(self) -> str | None:
+        """The key that says where a tag is: the first that a driver demands beyond those of all tags."""
+        fields = self.module.TagSettings.model_fields
+        own = (name for name, one in fields.items() if one.is_required() and name not in TagSettingsBase.model_fields)
+        return next(own, None)
+
+    @property
+    def endpoint(self) -> str:
+        """Where it is: a host and port, a serial port, or a URL."""
+        link = getattr(self.settings, "link", None)
+        if link is not None:
+            return f"{link.host}:{link.port}" if link.port else str(link.host)
+        return str(getattr(self.settings, "endpoint", "-"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,7 @@ from agent.rules import GroupRules, without_deadband
 from agent.settings import Device
 from protocols.field.contract import Driver, Group, Narrows, Quality, Scan
 
-
-def shaping(device: Device, board: Board, driver: Driver, *, reports_all: bool = False) -> Shaping:
-    """Of a device with this driver. `reports_all`: nothing is left out, for people who look."""
-    return Shaping(device, board, driver.narrowed if isinstance(driver, Narrows) else _nothing, reports_all=reports_all)
+See = Callable[[Scan], None]
 
 
 def _nothing(group: Group) -> Collection[int]:
@@ -26,8 +23,21 @@ def _nothing(group: Group) -> Collection[int]:
     return ()
 
 
+def _unseen(scan: Scan) -> None:
+    del scan
+
+
+def shaping(device: Device, board: Board, driver: Driver, *, reports_all: bool = False, see: See = _unseen) -> Shaping:
+    """Of a device with this driver. `reports_all`: nothing is left out, for people who look."""
+    narrowed = driver.narrowed if isinstance(driver, Narrows) else _nothing
+    return Shaping(device, board, narrowed, reports_all=reports_all, see=see)
+
+
 class Shaping:
-    """`narrowed`: see contract.Narrows. `reports_all`: report by exception is left out."""
+    """`narrowed`: see contract.Narrows. `reports_all`: report by exception is left out.
+
+    `see` gets everything, filtered and derived, before anything is left out.
+    """
 
     def __init__(
         self,
@@ -36,9 +46,11 @@ class Shaping:
         narrowed: Callable[[Group], Collection[int]] = _nothing,
         *,
         reports_all: bool = False,
+        see: See = _unseen,
     ) -> None:
+        self._see = see
         self._stages = {
-            group.name: _Stage(group, device.rules, board, narrowed(group), reports_all)
+            group.name: _Stage(group, device.rules, board, narrowed(group), reports_all, see)
             for group in device.groups
             if device.rules.get(group.name, GroupRules()) != GroupRules()
         }
@@ -46,15 +58,26 @@ class Shaping:
     def of(self, group: Group, scans: Sequence[Scan], now_s: float, now_us: int) -> Sequence[Scan]:
         """What goes to the batcher of what a read of the group gave. `now_s`: monotonic; `now_us`: since 1970."""
         stage = self._stages.get(group.name)
-        return scans if stage is None else stage.of(scans, now_s, now_us)
+        if stage is not None:
+            return stage.of(scans, now_s, now_us)
+        for scan in scans:
+            self._see(scan)
+        return scans
 
 
 class _Stage:
     """Of one group."""
 
     def __init__(
-        self, group: Group, of: dict[str, GroupRules], board: Board, narrowed: Collection[int], reports_all: bool
+        self,
+        group: Group,
+        of: dict[str, GroupRules],
+        board: Board,
+        narrowed: Collection[int],
+        reports_all: bool,
+        see: See,
     ) -> None:
+        self._see = see
         rules, derived = of[group.name], of[group.name].derived
         self._board = board
         self._filters = Filters(rules.filters) if rules.filters else None
@@ -71,9 +94,12 @@ class _Stage:
             scans = [self._filters.of(scan) for scan in scans]
         for scan in scans:
             self._note(scan)
+            self._see(scan)
         told = _told(self._changes, scans, now_s, now_us)
         if self._derived is not None:
             found = self._derived.of()
+            if found is not None:
+                self._see(found)
             told += _told(self._derived_changes, [] if found is None else [found], now_s, now_us)
         return told
 

@@ -24,7 +24,7 @@ TAGS = (Load(tags_each=100), Load(), Load(groups=10))
 DEVICES = (Load(tags_each=100), Load(devices=10, tags_each=100), Load(devices=100, tags_each=100))
 SIZES = (Load(period_s=0.1, batch_s=0.0), Load(period_s=0.1, batch_s=1.0), Load(period_s=0.1, batch_s=10.0))
 BACKLOG = Load(devices=4, period_s=0.1, batch_s=0.1)
-BACKLOG_S = (0.5, 5.0, 50.0)
+BACKLOG_S = (0.25, 2.5, 25.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from bench.run import Run
 from bench.scenario import TAGS, Load
 from bench.subscriber import Book, Message, head
 
-BUILD = Load(devices=4, period_s=0.05)
+BUILD = Load(devices=20, period_s=0.05)
 QUIET_S = 2.0
 SETTLED_S = 3.0
 OUTAGE = Load(devices=1, period_s=0.5, info=True, batch_s=0.0)
@@ -58,6 +58,45 @@ def backlog(directory: Path, contestant: Contestant, *, build_s: float, load: Lo
     if not polled["whole"] * TAGS <= samples <= polled["scans"] * TAGS:
         raise RunFailed(f"{polled['whole'] * TAGS:,} samples were polled, and {samples:,} arrived")
     return _drain(contestant, messages, len(earlier), samples - contestant.samples(earlier), disk)
+
+
+def stored_backlog(directory: Path, contestant: Holdfast, *, build_s: float, load: Load = BUILD) -> Drain:
+    """The same with our receiver: from its first commit after the outage until all of it is committed.
+
+    It is the only one who listens then; a second subscriber would take what is published before the receiver is back.
+    """
+    with Run(directory, contestant, load, receiver=True) as run:
+        run.start()
+        run.wait_for_first_message()
+        time.sleep(1.0)
+        run.broker_process.stop()
+        run.subscriber.process.stop()
+        before = contestant.disk_bytes(run.home)
+        time.sleep(build_s)
+        polled = run.plant.mute()["whole"] * TAGS
+        time.sleep(QUIET_S)
+        disk, already = contestant.disk_bytes(run.home) - before, run.receiver.events()
+        run.restart_broker()
+        (first, first_s), (last, last_s) = _growth(run.receiver.events, polled)
+        run.process_stops_at_once()
+    if last < polled:
+        raise RunFailed(f"{polled:,} samples were polled, and {last:,} committed within {DRAIN_S_MAX:g} s")
+    per_s = (last - first) / (last_s - first_s)
+    return Drain(last - already, per_s, per_s, disk / (last - already))
+
+
+def _growth(count: Callable[[], int], wanted: int) -> tuple[tuple[int, float], tuple[int, float]]:
+    """(count, monotonic seconds) when it first grows, and when it grew last: `wanted` is reached, and no more comes."""
+    begun_s = now_s = time.monotonic()
+    seen = [(count(), now_s)]
+    while now_s < begun_s + DRAIN_S_MAX and (seen[-1][0] < wanted or now_s < seen[-1][1] + SETTLED_S):
+        time.sleep(0.01)
+        found, now_s = count(), time.monotonic()
+        if found != seen[-1][0]:
+            seen.append((found, now_s))
+    if len(seen) < 3:
+        raise RunFailed(f"it was committed in {len(seen) - 1} steps, too few to tell a rate")
+    return seen[1], seen[-1]
 
 
 def _drain(contestant: Contestant, messages: list[Message], earlier: int, samples: int, disk: int) -> Drain:

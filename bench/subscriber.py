@@ -180,7 +180,11 @@ class _Confirmer:
             elif message.is_telemetry:
                 self._take_number(parts[4], head(message.payload, self._book).seq)
                 self._since = [self._since[0] + 1, self._since[1] + len(message.payload)]
-                if self._since[0] >= FULL_BATCHES or self._since[1] >= FULL_BYTES:
+                if (
+                    message.payload.startswith(_HISTORICAL)
+                    or self._since[0] >= FULL_BATCHES
+                    or self._since[1] >= FULL_BYTES
+                ):
                     self._due.set()
             else:
                 self._book.learn(message)

@@ -23,14 +23,7 @@ from cloud.store.contract import Beat, Committed, Defined, Item, Store, StoreAwa
 from cloud.worker import StoreWorker
 from protocols.program.logs import get_logger
 from protocols.uplink.link import CloudLink, Delivery, LinkError
-from protocols.uplink.topics import (
-    DEFINITION_FILTER,
-    STATUS_FILTER,
-    TELEMETRY_FILTER,
-    GatewayTopic,
-    MachineTopic,
-    is_name,
-)
+from protocols.uplink.topics import DEFINITION_FILTER, STATUS_FILTER, TELEMETRY_FILTER
 
 GROUP_MAX = 200
 ROUND_S_MAX = 5.0
@@ -188,7 +181,7 @@ class Receiver:
                     self._stored(item, outcome)
                 case Beat(topic, status) if outcome is Committed.BEAT:
                     if not item.retained:
-                        self._confirmer.heard(topic, status.session, online=status.state == "online")
+                        self._confirmer.heard(topic, status)
                 case Defined() if outcome is Committed.DEFINED:
                     pass
                 case Undefined(topic, refs) if outcome is Committed.ASKED:
@@ -196,19 +189,18 @@ class Receiver:
                         _log.info("telemetry refers to an unknown definition; asking for it", topic=topic.telemetry)
                 case _:
                     _log.warning("a message became a dead letter", topic=_topic(item), outcome=outcome.value)
-                    if isinstance(item, Undecodable) and item.number is not None:
-                        self._owe(item.number.machine, item.number.gateway, len(item.payload), urgent=True)
+                    if isinstance(item, Undecodable) and (number := item.number) is not None:
+                        self._confirmer.stored(
+                            number.machine, number.epoch, number.gateway, len(item.payload), urgent=True
+                        )
         self._on_commit(items)
 
     def _stored(self, item: Telemetry, outcome: Committed) -> None:
         if outcome is Committed.NEW:
             self.state.readings += item.batch.readings()
         urgent = item.historical or outcome is Committed.DUPLICATE
-        self._owe(item.topic, item.batch.gateway, len(item.payload), urgent=urgent)
-
-    def _owe(self, machine: MachineTopic, gateway: str, size: int, *, urgent: bool) -> None:
-        if is_name(gateway):  # a stranger's text must not become part of a topic
-            self._confirmer.stored(GatewayTopic(machine.plant, gateway), machine.machine, size, urgent=urgent)
+        batch = item.batch
+        self._confirmer.stored(item.topic, batch.epoch, batch.gateway, len(item.payload), urgent=urgent)
 
     async def _round(self) -> None:
         """Say that we are alive: to the watchdog, and now and then to programs that look at the database beside us."""

@@ -10,10 +10,10 @@ from itertools import islice
 from typing import NamedTuple
 
 from cloud.speakers import Speakers
-from cloud.store.contract import Beat, Ledger, Told
+from cloud.store.contract import Ledger, Told
 from protocols.uplink.confirm import MISSING_RANGES_MAX, MachineConfirm
 from protocols.uplink.ranges import minus, missing, through, union
-from protocols.uplink.status import OTHERS_MAX, MachineNumbers
+from protocols.uplink.status import OTHERS_MAX, MachineNumbers, Status
 
 
 def confirm(ledger: Ledger) -> MachineConfirm:
@@ -64,9 +64,8 @@ def told(lanes: Sequence[Lane], epoch: str, oldest_s: int | None, speakers: Spea
     return Told(machines, others, pending, speakers.sentence(), speakers.fenced)
 
 
-def said(beat: Beat) -> Iterator[tuple[str, str, MachineNumbers]]:
+def said(status: Status) -> Iterator[tuple[str, str, MachineNumbers]]:
     """(machine, epoch, numbers) of every lane that a status names."""
-    status = beat.status
     for name, numbers in status.machines.items():
         yield name, status.epoch, numbers
     others: Mapping[str, Mapping[str, MachineNumbers]] = status.others

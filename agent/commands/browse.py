@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +15,7 @@ import typer
 from agent.commands.options import Assignments, Config, Json, read_configuration, settings_path
 from protocols.program.console import UNAVAILABLE, USAGE, Failure
 from protocols.program.tasks import run_interruptible
-from protocols.program.terminal import clean, print_json, progress, shorten, width
+from protocols.program.terminal import clean, print_json, progress, shorten, tell, width
 
 if TYPE_CHECKING:
     from agent.toolbox.nodes import Seen
@@ -171,21 +173,26 @@ def _value(seen: Seen) -> str:
 
 def _shown(value: Any, type_name: str) -> str:
     """A value for people: a float without the digits that its type does not have."""
+    from protocols.field.opcua_parts import as_json
+
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
         return f"{value:.7g}" if type_name == "Float" else f"{value:.12g}"
-    return str(_simple(value))
+    return as_json(value) if isinstance(value, list | dict) else str(_simple(value))
 
 
 def _simple(value: Any) -> Any:
-    """As people and JSON take it: the text of localized text, the values of an array."""
-    if isinstance(value, list):
-        return [_simple(one) for one in value]
-    text = getattr(value, "Text", None)
-    if text is not None:
-        return text
-    return value if isinstance(value, bool | int | float | str | bytes | None) else str(value)
+    """As a tag has it: bytes hexadecimal, times as ISO 8601, arrays and structures as in their JSON."""
+    from protocols.field.opcua_parts import as_json
+
+    if isinstance(value, list | dict):
+        return json.loads(as_json(value))
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return value if isinstance(value, bool | int | float | str | None) else str(value)
 
 
 def _plain(seen: Seen) -> dict[str, Any]:
@@ -216,7 +223,11 @@ def _tell_unfit(unfit: Sequence[Seen]) -> None:
     if unfit:
         names = ", ".join(seen.path for seen in unfit[:UNFIT_SHOWN_MAX])
         more = f" and {len(unfit) - UNFIT_SHOWN_MAX} more" if len(unfit) > UNFIT_SHOWN_MAX else ""
-        sys.stderr.write(clean(f"! no tags: {names}{more} (an array, a structure, or without a value)") + "\n")
+        text = (
+            f"! no tags: {names}{more} (without a value, an array or a structure: of those take a part with "
+            "part: [0] or part: NAME, or all of it as JSON with type: string)"
+        )
+        tell(text, sys.stderr)
 
 
 def _write(
@@ -241,9 +252,9 @@ def _write(
     if as_json:
         print_json({"path": str(file.shown), "device": name, "tags": tags, "unfit": [seen.path for seen in unfit]})
     elif tags:
-        typer.echo(f"{len(tags)} tags of {name} stand in {file.shown} now. Take it over: {TAKE_OVER}")
+        tell(f"{len(tags)} tags of {name} stand in {file.shown} now. Take it over: {TAKE_OVER}")
     else:
-        typer.echo(f"{file.shown} was left as it is: nothing new to write")
+        tell(f"{file.shown} was left as it is: nothing new to write")
 
 
 def _edits(file: Any, name: str, settings: Settings, tags: list[dict[str, Plain]], group: str | None) -> Any:

@@ -177,13 +177,14 @@ def _seen(reference: ua.ReferenceDescription, namespaces: Sequence[str], parent:
 
 
 async def _read(session: Session, root: Seen, ids: dict[str, ua.NodeId]) -> None:
-    """The values of all variables, in as few requests as the server's limits allow."""
+    """The values of all variables, in as few requests as the server's limits allow; structures taken apart."""
     from agent.toolbox.nodes import walked
 
     variables = [seen for seen in walked(root) if seen.is_variable]
+    await session.describe([ids[seen.node] for seen in variables])
     for seen, sample in zip(variables, await session.read([ids[seen.node] for seen in variables]), strict=True):
         if sample.status >> 31:
             seen.trouble = node_sentence(sample.status, seen.short)
         elif sample.value is None:
-            seen.trouble = "it has no value"
+            seen.trouble = sample.trouble or "it has no value"
         seen.type_name, seen.is_array, seen.value = sample.type_name, sample.is_array, sample.value

@@ -77,8 +77,10 @@ async def _findings(
 
 def _configured(path: Path, configuration: Configuration) -> Finding:
     devices = configuration.devices
-    tags = sum(len(group.tags) for device in devices for group in device.groups)
+    tags = sum(len(group.tags) for device in devices for group in device.published)
+    derived = sum(len(group.tags) for device in devices for group in device.derived)
     text = f"{path}: {_count(len(devices), 'device')}, {_count(tags, 'tag')}"
+    text += f", {derived} of them derived" if derived else ""
     return Finding(Mark.OK, "configuration", text)
 
 
@@ -150,9 +152,11 @@ async def _device(configuration: Configuration, device: Device, agent_is_alive: 
 
 def _tags(device: Device, latest: list[Latest], doubtful: list[str]) -> Finding:
     """How many tags have a value; the reasons of those that have none, each once."""
-    from agent.commands.polling import reason, word
+    from agent.commands.polling import derived, is_waiting, reason, word
 
     tags = [pair for one in latest for pair in zip(one.group.tags, one.readings, strict=True)]
+    computed = (pair for one in derived(device, latest) for pair in zip(one.group.tags, one.readings, strict=True))
+    tags += [(tag, reading) for tag, reading in computed if not is_waiting(reading)]
     words = [word(reading) for _, reading in tags]
     failing: dict[str, list[str]] = {}
     for tag, reading in tags:

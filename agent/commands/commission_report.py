@@ -15,7 +15,6 @@ from agent.certificate import CertificateError, first
 from agent.clock import synchronised
 from agent.commands.check_host import clock
 from agent.commands.commission_trial import Trial
-from agent.commands.device import endpoint
 from agent.commands.findings import Mark, split
 from agent.commands.greeting import greeted
 from agent.toolbox.report import BrokerSheet, DeviceSheet, Report
@@ -64,7 +63,7 @@ async def _devices(
     gate = asyncio.Semaphore(AT_ONCE_MAX)
     together: dict[str, list[Device]] = {}
     for device in devices:
-        together.setdefault(endpoint(device), []).append(device)
+        together.setdefault(device.endpoint, []).append(device)
 
     async def one_endpoint(those: Sequence[Device]) -> dict[str, DeviceSheet]:
         async with gate:

@@ -8,13 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from agent import drivers
-from agent.commands.device import endpoint
 from agent.commands.doubt import doubts
 from agent.commands.findings import split
 from agent.commands.polling import (
     Latest,
     Reading,
-    address_key,
     driven,
     iso,
     reason,
@@ -40,7 +38,7 @@ class Trial:
         self._device = device
         self._data_dir = configuration.settings.data_dir
         self._written = written(configuration, device.name)
-        self._address_key = address_key(device) or ""
+        self._address_key = device.address_key or ""
         self._latest = {group.name: Latest(group) for group in device.groups}
         self._evidence: dict[str, Sequence[Evidence]] = {}
         self._requests: dict[str, int] = {}
@@ -81,7 +79,7 @@ class Trial:
             device.name,
             device.machine,
             device.protocol,
-            endpoint(device),
+            device.endpoint,
             facts,
             trouble,
             fix,

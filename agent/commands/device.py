@@ -11,10 +11,9 @@ import typer
 from agent.commands.options import Assignments, Config, Json, read_configuration
 from protocols.program.console import UNAVAILABLE, USAGE, Failure
 from protocols.program.tasks import run_interruptible
-from protocols.program.terminal import print_json, progress, table
+from protocols.program.terminal import print_json, progress, table, tell
 
 if TYPE_CHECKING:
-    from agent.settings import Device
     from agent.toolbox.written import Plain
 
 device = typer.Typer(no_args_is_help=True, help="Add, list, remove and try devices of the configuration.")
@@ -32,7 +31,7 @@ def list_devices(config: Config = None, assignments: Assignments = None, as_json
             "name": one.name,
             "machine": one.machine,
             "protocol": one.protocol,
-            "endpoint": endpoint(one),
+            "endpoint": one.endpoint,
             "groups": len(one.groups),
             "tags": sum(len(group.tags) for group in one.groups),
         }
@@ -42,14 +41,6 @@ def list_devices(config: Config = None, assignments: Assignments = None, as_json
         print_json({"devices": rows})
         return
     table(["name", "machine", "protocol", "endpoint", "groups", "tags"], [list(row.values()) for row in rows])
-
-
-def endpoint(one: Device) -> str:
-    """Where it is, as far as its settings say so."""
-    settings: Any = one.settings
-    if (link := getattr(settings, "link", None)) is not None:
-        return f"{link.host}:{link.port}" if link.port else str(link.host)
-    return str(getattr(settings, "endpoint", "-"))
 
 
 @device.command()
@@ -84,7 +75,7 @@ def add(
         return
     from agent.commands.device_file import TAKE_OVER
 
-    typer.echo(f"{name} stands in {path} now. Try it: holdfast device test {name}; take it over: {TAKE_OVER}")
+    tell(f"{name} stands in {path} now. Try it: holdfast device test {name}; take it over: {TAKE_OVER}")
 
 
 def write_device(config: Any, keys: dict[str, Plain]) -> str:
@@ -139,7 +130,7 @@ def remove(
     if as_json:
         print_json({"path": str(file.shown), "removed": name, "tags": tags})
         return
-    typer.echo(f"{name} and its {tags} tags are gone from {file.shown}. Take it over: {TAKE_OVER}")
+    tell(f"{name} and its {tags} tags are gone from {file.shown}. Take it over: {TAKE_OVER}")
 
 
 @device.command("test")

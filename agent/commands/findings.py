@@ -6,23 +6,15 @@ import os
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from shutil import get_terminal_size
 
+from agent.findings import Finding as Finding
+from agent.findings import Mark as Mark
+from agent.findings import split as split
 from protocols.program.findings import SIGNS, coloured
-from protocols.program.findings import Finding as PlainFinding
-from protocols.program.findings import Mark as Mark
-from protocols.program.findings import split as split
 from protocols.program.terminal import clean, colourful
 
 SUBJECT_CELLS_MAX = 18
-
-
-@dataclass(frozen=True, slots=True)
-class Finding(PlainFinding):
-    """A finding with further lines beneath it."""
-
-    details: tuple[str, ...] = ()
 
 
 def say(findings: Sequence[Finding]) -> None:

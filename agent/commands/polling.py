@@ -6,52 +6,28 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from agent import drivers
+from agent.derived import Board, Derived, Known
+from agent.latest import Latest as Latest
+from agent.latest import Reading as Reading
+from agent.latest import shown as shown
+from agent.latest import word as word
 from agent.settings import Configuration, Device
-from protocols.field.contract import Driver, FieldError, Group, Quality, Scan, TagSettingsBase, Value, ValueType
+from protocols.field.contract import Driver, FieldError, Group, Quality
 
 FIRST_VALUES_S = 5.0
 """How long to wait until a subscription has reported every tag for the first time."""
 
 NOTHING = f"nothing was reported within {FIRST_VALUES_S:g} s; look at it longer with: holdfast read --watch"
+RATE = "a rate needs two readings; look at it with: holdfast read --watch"
 ASK_AGAIN_S = 0.1
 PERIOD_S_MAX = 1.0
 """For a single read, a subscription with a longer period is asked to report this often: nobody waits an hour."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """The last that is known of a tag. `time_us`: microseconds since 1970."""
-
-    value: Value
-    quality: int
-    time_us: int
-    reason: str
-
-
-class Latest:
-    """The last reading of each tag of a group, by position; None where none has come."""
-
-    def __init__(self, group: Group) -> None:
-        self.group = group
-        self.readings: list[Reading | None] = [None] * len(group.tags)
-
-    def take(self, scan: Scan) -> None:
-        """Lay a scan over what is known."""
-        indexes = range(len(self.readings)) if scan.indexes is None else scan.indexes
-        quality = [Quality.GOOD] * len(scan) if scan.quality is None else scan.quality
-        for index, value, code in zip(indexes, scan.values, quality, strict=True):
-            self.readings[index] = Reading(value, code, scan.time_us, scan.reasons.get(index, ""))
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every tag has had a reading."""
-        return None not in self.readings
 
 
 async def poll_once(device: Device, groups: Sequence[Group], data_dir: str | Path) -> list[Latest]:
@@ -62,6 +38,31 @@ async def poll_once(device: Device, groups: Sequence[Group], data_dir: str | Pat
     asked = [replace(group, period_s=min(group.period_s, PERIOD_S_MAX)) for group in groups]
     async with driven(device, drivers.make(device, asked, data_dir)) as driver:
         return [await values(driver, group) for group in asked]
+
+
+def derived_groups(device: Device, groups: Sequence[Group]) -> list[Group]:
+    """The tags that are computed when these groups are read, with the periods of these."""
+    found = ((group, device.rules[group.name].derived) for group in groups if group.name in device.rules)
+    return [replace(made, period_s=group.period_s) for group, made in found if made is not None]
+
+
+def derived(device: Device, read: Sequence[Latest]) -> list[Latest]:
+    """The tags that are derived from groups that were just read; of those that cannot be computed it is said why."""
+    board: Board = {
+        tag.name: Known(reading.value, reading.quality, reading.time_us, reading.reason)
+        for one in read
+        for tag, reading in zip(one.group.tags, one.readings, strict=True)
+        if reading is not None
+    }
+    made = [(Latest(group), Derived(group, {}, board)) for group in derived_groups(device, [one.group for one in read])]
+    for latest, computed in made * len(made):  # as often as one group may be made of another
+        if (scan := computed.of()) is not None:
+            latest.take(scan)
+    for latest, _ in made:
+        for at, tag in enumerate(latest.group.tags):
+            lacking = [name for name in tag.address.names if name not in board]
+            latest.waiting[at] = f"it is made of {', '.join(lacking)}, not read here" if lacking else RATE
+    return [latest for latest, _ in made]
 
 
 @asynccontextmanager
@@ -100,21 +101,15 @@ def reason(reading: Reading | None) -> str:
     return reading.reason or Quality.name(reading.quality)
 
 
-def word(reading: Reading | None) -> str:
-    """`good`, `uncertain`, `bad`, or `none` where nothing has come."""
-    return "none" if reading is None else Quality.word(reading.quality)
+def why(latest: Latest, at: int, waiting: str) -> str:
+    """Why the reading at this position is not good; "" where it is. `waiting`: of one that has not come."""
+    reading = latest.reading(at)
+    return latest.waiting.get(at, waiting) if reading is None else reason(reading)
 
 
-def shown(value: Value, value_type: ValueType) -> str:
-    """A value for people: a float without the digits that its type does not have."""
-    match value:
-        case None:
-            return "-"
-        case bool():
-            return "true" if value else "false"
-        case float():
-            return f"{value:.7g}" if value_type is ValueType.FLOAT32 else f"{value:.12g}"
-    return str(value)
+def is_waiting(reading: Reading | None) -> bool:
+    """Whether it is a derived tag's, or its absence, for want of what it is made of."""
+    return reading is None or reading.quality == Quality.BAD_WAITING_FOR_INITIAL_DATA
 
 
 def written(configuration: Configuration, device: str) -> dict[str, dict[str, Any]]:
@@ -124,15 +119,8 @@ def written(configuration: Configuration, device: str) -> dict[str, dict[str, An
         for settings in configuration.settings.devices
         if settings.name == device
         for group in settings.groups
-        for tag in group.tags
+        for tag in (*group.tags, *(one.model_dump(exclude_unset=True) for one in group.derived))
     }
-
-
-def address_key(device: Device) -> str | None:
-    """The key that says where a tag is: the first that a driver demands beyond those of all tags."""
-    fields = device.module.TagSettings.model_fields
-    own = (name for name, field in fields.items() if field.is_required() and name not in TagSettingsBase.model_fields)
-    return next(own, None)
 
 
 def as_plain(device: Device, latest: Sequence[Latest]) -> dict[str, Any]:
@@ -149,10 +137,10 @@ def as_plain(device: Device, latest: Sequence[Latest]) -> dict[str, Any]:
                 "quality": word(reading),
                 "status": None if reading is None else Quality.name(reading.quality),
                 "time": None if reading is None else iso(reading.time_us),
-                "reason": reason(reading),
+                "reason": why(one, at, NOTHING),
             }
             for one in latest
-            for tag, reading in zip(one.group.tags, one.readings, strict=True)
+            for at, (tag, reading) in enumerate(zip(one.group.tags, one.readings, strict=True))
         ],
     }
 

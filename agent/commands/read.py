@@ -85,7 +85,7 @@ def _hint(word: str, known: list[str]) -> str:
 
 def _once(configuration: Configuration, device: Device, groups: list[Group], as_json: bool) -> None:
     from agent.commands.findings import terminal_cells
-    from agent.commands.polling import NOTHING, as_plain, poll_once
+    from agent.commands.polling import NOTHING, as_plain, derived, poll_once
     from agent.commands.readings import Table
     from protocols.field.contract import FieldError
 
@@ -94,27 +94,31 @@ def _once(configuration: Configuration, device: Device, groups: list[Group], as_
             latest = run_interruptible(poll_once(device, groups, configuration.settings.data_dir))
         except FieldError as error:
             raise Failure(str(error), UNAVAILABLE) from error
+    latest += derived(device, latest)
     if as_json:
         print_json(as_plain(device, latest))
         return
     table, cells, now_us = Table(configuration, device), terminal_cells(), time.time_ns() // 1000
     blocks = ["\n".join(table.block(one, now_us, cells, NOTHING)) for one in latest]
     if len(blocks) > 1:
-        blocks = [f"group {group.name}\n{block}" for group, block in zip(groups, blocks, strict=True)]
+        blocks = [f"group {one.group.name}\n{block}" for one, block in zip(latest, blocks, strict=True)]
     sys.stdout.write("\n\n".join(blocks) + "\n")
 
 
 def _watch(configuration: Configuration, device: Device, groups: list[Group], as_json: bool) -> None:
     """With the agent's own poller, so that it is what the agent would see: same grid, same pauses after a fault."""
     from agent import drivers
-    from agent.commands.watch import Watch
+    from agent.commands.polling import derived_groups
+    from agent.commands.read_watch import Watch
     from agent.poller import Poller
+    from agent.shaping import shaping
     from protocols.program.tasks import Tasks, run_until_signal
 
     async def main(stopping: asyncio.Event) -> None:
-        shown = Watch(configuration, device, groups, as_json)
+        shown = Watch(configuration, device, [*groups, *derived_groups(device, groups)], as_json)
         driver = drivers.make(device, groups, configuration.settings.data_dir)
-        poller = Poller(device.name, driver, groups, shown.take)
+        shape = shaping(device, {}, driver, reports_all=True).of
+        poller = Poller(device.name, driver, groups, shown.take, shape=shape)
         async with Tasks(stopping, grace_s=0) as tasks:
             polling = tasks.spawn(f"device {device.name}", poller.run())
             await shown.run(stopping, polling)

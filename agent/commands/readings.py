@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from agent.commands.doubt import doubts
 from agent.commands.findings import wrapped
-from agent.commands.polling import Latest, address_key, reason, shown, word, written
+from agent.commands.polling import Latest, shown, why, word, written
 from protocols.program.terminal import ago, shorten, table_lines, width
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Table:
     def __init__(self, configuration: Configuration, device: Device) -> None:
         self._written = written(configuration, device.name)
         self._order: str | None = getattr(device.settings, "order", None)
-        self._address_key = address_key(device)
+        self._address_key = device.address_key
         self._value_cells = 0  # only grows, so that columns stand still while values change
 
     def block(self, latest: Latest, now_us: int, cells: int | None, waiting: str) -> list[str]:
@@ -33,13 +33,21 @@ class Table:
 
     def _table(self, latest: Latest, now_us: int, cells: int | None) -> list[str]:
         rows = list(self._rows(latest, now_us))
-        if self._address_key is not None:
-            addresses = [str(self._written[tag.name][self._address_key]) for tag in latest.group.tags]
-            with_address = [[*row, address] for row, address in zip(rows, addresses, strict=True)]
-            lines = table_lines([*_COLUMNS, self._address_key], with_address)
+        title, origins = self._origins(latest)
+        if origins:
+            with_origin = [[*row, origin] for row, origin in zip(rows, origins, strict=True)]
+            lines = table_lines([*_COLUMNS, title], with_origin)
             if cells is None or max(map(width, lines)) <= cells:
                 return lines
         return table_lines(_COLUMNS, rows, cells)
+
+    def _origins(self, latest: Latest) -> tuple[str, list[str]]:
+        """Where the tags come from, as it is written, with a title; nothing where the driver has no addresses."""
+        every = [self._written[tag.name] for tag in latest.group.tags]
+        if all(keys.keys() & {"expression", "rate_of"} for keys in every):
+            return "made of", [keys.get("expression") or f"rate of {keys.get('rate_of')}" for keys in every]
+        key = self._address_key
+        return ("", []) if key is None else (key, [str(keys[key]) for keys in every])
 
     def _rows(self, latest: Latest, now_us: int) -> Iterator[list[str]]:
         for tag, reading in zip(latest.group.tags, latest.readings, strict=True):
@@ -52,13 +60,13 @@ class Table:
         """Each reason once, with the tags that it is true of, and the values that are hardly true."""
         failing: dict[str, list[str]] = {}
         signs: dict[str, str] = {}
-        for tag, reading in zip(latest.group.tags, latest.readings, strict=True):
-            if why := waiting if reading is None else reason(reading):
-                failing.setdefault(why, []).append(tag.name)
-                signs.setdefault(why, "✗" if word(reading) == "bad" else "!")
-        for why, names in failing.items():
+        for at, (tag, reading) in enumerate(zip(latest.group.tags, latest.readings, strict=True)):
+            if reason := why(latest, at, waiting):
+                failing.setdefault(reason, []).append(tag.name)
+                signs.setdefault(reason, "✗" if word(reading) == "bad" else "!")
+        for reason, names in failing.items():
             concerned = "all tags" if len(names) == len(latest.readings) > 1 else _names(names)
-            yield from wrapped(f"{concerned}: {why}", cells, f"{signs[why]} ", "  ")
+            yield from wrapped(f"{concerned}: {reason}", cells, f"{signs[reason]} ", "  ")
         for doubt in doubts(self._written, self._order, latest):
             yield from wrapped(doubt, cells, "! ", "  ")
 

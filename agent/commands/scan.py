@@ -15,7 +15,7 @@ from agent.commands.findings import terminal_cells, wrapped
 from agent.commands.options import Assignments, Config, Json
 from protocols.program.console import UNAVAILABLE, USAGE, Failure
 from protocols.program.tasks import run_interruptible
-from protocols.program.terminal import ago, print_json, progress
+from protocols.program.terminal import ago, print_json, progress, tell
 
 if TYPE_CHECKING:
     from agent.commands.probe_target import Target
@@ -96,7 +96,8 @@ def scan(
         found.ended = "interrupted"
         raise
     finally:
-        _tell(who, found, as_json)
+        if as_json or found.units or found.ended == "interrupted":
+            _tell(who, found, as_json)
     if not found.units:
         raise Failure(f"{who.endpoint}: {found.ended or 'no unit answers'}", UNAVAILABLE)
     _offer(who, found, write, config, is_asking=not yes and not as_json)
@@ -145,8 +146,8 @@ def _offer(who: Target, found: Findings, name: str | None, config: Path | None, 
     for unit in chosen:
         called = name if len(chosen) == 1 else f"{name}-{unit.unit_id}"
         path = write_device(config, device_keys(called, who.settings.link, found.serial, unit))
-        sys.stderr.write(f"{called} stands in {path} now, with a tag for each range; give them their real names\n")
-    sys.stderr.write(f"Take it over: {TAKE_OVER}\n")
+        tell(f"{called} stands in {path} now, with a tag for each range; give them their real names", sys.stderr)
+    tell(f"Take it over: {TAKE_OVER}", sys.stderr)
 
 
 def _consent(who: Target, cost: Estimate, interval_s: float, yes: bool) -> None:

@@ -8,19 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.commands.findings import Finding, Mark, say, split
+from agent.commands.findings import Finding, Mark, say
 from agent.commands.options import Assignments, Config, Json, read_configuration
 from protocols.program.console import UNAVAILABLE, Failure
-from protocols.program.terminal import ago, print_json, size, table
+from protocols.program.terminal import ago, print_json, table
 
 if TYPE_CHECKING:
     from agent.running import Sighting
     from agent.settings import Configuration
-    from protocols.uplink.status import Buffer, Clock, DeviceLink, Status
-
-FULL_SOON_S = 24 * 3600
-WAITS_S = 60
-RENEW_DAYS = 30
+    from protocols.uplink.status import Status
 
 
 def status(config: Config = None, assignments: Assignments = None, as_json: Json = False) -> int:
@@ -37,7 +33,7 @@ def status(config: Config = None, assignments: Assignments = None, as_json: Json
         agent = running.look(data_dir, now_s)
     except PermissionError:
         raise Failure(f"{data_dir}: this user may not look into it; run it with sudo", UNAVAILABLE) from None
-    said = _said(agent)
+    said = agent.said
     findings = [*_about_agent(configuration, agent), *(() if said is None else _about_plant(agent, said, now_s))]
     is_well = all(finding.mark is not Mark.BAD for finding in findings)
     if as_json:
@@ -47,18 +43,6 @@ def status(config: Config = None, assignments: Assignments = None, as_json: Json
         if said is not None and (said.machines or said.others):
             _print_machines(said)
     return 0 if is_well else UNAVAILABLE
-
-
-def _said(agent: Sighting) -> Status | None:
-    """Its last word, where it can be read."""
-    from pydantic import ValidationError
-
-    from protocols.uplink.status import Status
-
-    try:
-        return None if agent.status is None else Status.model_validate(agent.status.status)
-    except ValidationError:  # written by another version
-        return None
 
 
 def _about_agent(configuration: Configuration, agent: Sighting) -> Iterator[Finding]:
@@ -86,7 +70,7 @@ def _about_agent(configuration: Configuration, agent: Sighting) -> Iterator[Find
 
 
 def _running_for(agent: Sighting) -> str:
-    said = _said(agent)
+    said = agent.said
     if said is None or said.gateway is None:
         return "running, another version than this command"
     return f"running for {ago(said.gateway.uptime_sec)}, version {said.gateway.version}"
@@ -94,70 +78,22 @@ def _running_for(agent: Sighting) -> str:
 
 def _about_plant(agent: Sighting, said: Status, now_s: float) -> Iterator[Finding]:
     """By its last word. Of an agent that is gone only what it left behind counts."""
+    from agent import health
+
     if agent.status is not None and agent.is_alive:
-        yield _link(agent.status.link, agent.status.trouble)
+        yield health.link(agent.status.link, agent.status.trouble)
     if said.health is not None:
-        yield _buffer(said.health.buffer, agent.is_alive)
-    if said.dropped_count or said.dropped_readings:
-        text = (
-            f"{said.dropped_count:,} batches were given up unconfirmed, {said.dropped_readings:,} readings in all; the "
-            "receiver is told which"
-        )
-        yield Finding(Mark.NOTE, "lost", text)
+        yield health.buffer(said.health.buffer, is_alive=agent.is_alive)
+    if (lost := health.lost(said)) is not None:
+        yield lost
     if not agent.is_alive:
         return
     if said.certificate_days_left is not None:
-        yield _certificate(said.certificate_days_left)
+        yield health.certificate(said.certificate_days_left)
     if said.clock is not None and said.clock.synchronised is False:
-        yield _clock(said.clock)
+        yield health.clock(said.clock)
     for name, device in said.devices.items():
-        yield _device(name, device, now_s)
-
-
-def _link(link: str, trouble: str) -> Finding:
-    if trouble:
-        sentence, fix = split(trouble.removeprefix("MQTT broker "), first=True)
-        return Finding(Mark.BAD, "broker", f"{link}: {sentence}", fix)
-    return Finding(Mark.OK if link.startswith("connected") else Mark.BAD, "broker", link)
-
-
-def _buffer(buffer: Buffer, is_alive: bool) -> Finding:
-    if not is_alive:
-        text = f"{buffer.queued_messages} batches lie on disk, {size(buffer.bytes)}; they are sent when it runs again"
-        return Finding(Mark.OK, "buffer", text)
-    text = f"{buffer.queued_messages} batches wait, {size(buffer.bytes)} of {size(buffer.limit_bytes)}"
-    if buffer.oldest_sec is not None:
-        text += f"; oldest unsent {ago(buffer.oldest_sec)}"
-    if buffer.full_in_sec is None:
-        return Finding(Mark.OK, "buffer", text)
-    text += f"; at this rate {ago(buffer.full_in_sec)} left"
-    is_filling = (buffer.oldest_sec or 0) >= WAITS_S  # otherwise that is how long an outage might last
-    return Finding(Mark.NOTE if is_filling and buffer.full_in_sec < FULL_SOON_S else Mark.OK, "buffer", text)
-
-
-def _clock(clock: Clock) -> Finding:
-    if not clock.span:
-        return Finding(Mark.NOTE, "clock", "not synchronised any more, but right since it was", "timedatectl status")
-    text = f"not synchronised: {clock.marked:,} batches since the start are marked, and corrected once it is"
-    return Finding(Mark.NOTE, "clock", text, "timedatectl set-ntp true")
-
-
-def _certificate(days: int) -> Finding:
-    if days < 0:
-        return Finding(Mark.BAD, "certificate", f"expired {-days} days ago", "renew broker.tls.cert_file")
-    mark = Mark.NOTE if days < RENEW_DAYS else Mark.OK
-    return Finding(mark, "certificate", f"valid for {days} more days", "renew it in time" if mark is Mark.NOTE else "")
-
-
-def _device(name: str, device: DeviceLink, now_s: float) -> Finding:
-    since = ago(now_s - device.since / 1000)
-    match device.state:
-        case "ok":
-            return Finding(Mark.OK, name, f"ok for {since}, {device.readings:,} readings")
-        case "starting":
-            return Finding(Mark.NOTE, name, f"starting for {since}")
-    sentence, fix = split(device.reason.removeprefix(f"{name} "))
-    return Finding(Mark.BAD, name, f"{device.state} for {since}: {sentence}", fix)
+        yield health.device(name, device, now_s)
 
 
 def _print_machines(said: Status) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from agent.commands.options import Config, Json
 from protocols.program.console import CONFIGURATION, UNAVAILABLE, USAGE, Failure
-from protocols.program.terminal import clean, print_json
+from protocols.program.terminal import print_json, tell
 
 if TYPE_CHECKING:
     from agent.commands.device_file import ConfigurationFile
@@ -57,7 +57,7 @@ def export_tags(
     if as_json:
         print_json({"path": str(path), "device": device, "tags": len(rows) - 1})
     else:
-        typer.echo(f"{path}: {len(rows) - 1} tags of {device}")
+        tell(f"{path}: {len(rows) - 1} tags of {device}")
 
 
 @tags.command("import")
@@ -102,14 +102,14 @@ def import_tags(
     if as_json:
         print_json(_plain(path, listed, changes, dry_run))
         return 0
-    typer.echo(f"{path}: {len(listed.rows)} tags, a table of {listed.form}'s")
+    tell(f"{path}: {len(listed.rows)} tags, a table of {listed.form}'s")
     for remark in listed.remarks:
-        typer.echo(f"! {remark}")
-    typer.echo("\n".join(_summary(changes)))
+        tell(f"! {remark}")
+    tell("\n".join(_summary(changes)))
     if dry_run:
-        typer.echo(f"Nothing was changed in {file.shown} (--dry-run).")
+        tell(f"Nothing was changed in {file.shown} (--dry-run).")
     elif changes.edits:
-        typer.echo(f"{file.shown} has them now. Take it over: {TAKE_OVER}")
+        tell(f"{file.shown} has them now. Take it over: {TAKE_OVER}")
     return 0
 
 
@@ -165,7 +165,7 @@ def _tell_faults(path: Path, faults: list[Fault], as_json: bool) -> int:
     lines = [f"{path}:{fault}" for fault in faults[:FAULTS_SHOWN_MAX]]
     if len(faults) > FAULTS_SHOWN_MAX:
         lines.append(f"… and {len(faults) - FAULTS_SHOWN_MAX} more; correct these first")
-    sys.stderr.write("\n".join(clean(line) for line in [*lines, "Nothing was changed."]) + "\n")
+    tell("\n".join([*lines, "Nothing was changed."]), sys.stderr)
     return CONFIGURATION
 
 

@@ -1,111 +1,187 @@
-"""`holdfast read --watch`: readings as they come. In place on a terminal, block after block into a file or a pipe."""
+"""`holdfast watch`: the running agent, live. It asks the agent, and never opens a second connection to a device."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 import time
-from collections.abc import Sequence
-from shutil import get_terminal_size
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from agent.commands.polling import Latest, as_plain
-from agent.commands.readings import Table
-from protocols.program.terminal import shorten
+import typer
+
+from agent.commands.options import Assignments, Config, Json, read_configuration
+from protocols.program.console import TEMPORARY, UNAVAILABLE, USAGE, Failure
 
 if TYPE_CHECKING:
-    from agent.settings import Configuration, Device
-    from protocols.field.contract import Group, Scan
+    from agent.live.client import Asked
+    from agent.live.query import Query
+    from agent.settings import Configuration
+    from protocols.program.tasks import Tasks
 
-AGES_S = 1.0
-"""How often the ages are counted on where nothing new comes."""
-
-CALM_S = 0.05
-"""What comes within this time is shown at once."""
-
-WAITING = "nothing has come yet"
+FIRST_LOOK_S = 1.5
+"""Before anything is printed: rates need two looks, and devices that are polled from here some time to answer."""
 
 
-class Watch:
-    """`take` gets every scan. `run` shows them, until `stopping`, or until `polling` has died, which is raised."""
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How it shall be shown, and of what."""
 
-    def __init__(self, configuration: Configuration, device: Device, groups: Sequence[Group], as_json: bool) -> None:
-        self._device = device
-        self._table = Table(configuration, device)
-        self._latest = {group.name: Latest(group) for group in groups}
-        self._fresh: list[Scan] = []
-        self._as_json = as_json
-        self._in_place = sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and not as_json
-        self._drawn = 0
-        self._size = get_terminal_size()
-        self._news = asyncio.Event()
+    query: Query
+    interval_s: float
+    direct: bool
+    once: bool
+    as_json: bool
 
-    def take(self, scan: Scan) -> None:
-        """Something was read, or could not be."""
-        self._latest[scan.group.name].take(scan)
-        self._fresh.append(scan)
-        self._news.set()
 
-    async def run(self, stopping: asyncio.Event, polling: asyncio.Task[None]) -> None:
-        """Raises BrokenPipeError where nobody reads any more."""
-        stop = asyncio.create_task(stopping.wait(), name="stop")
-        try:
-            while not stop.done() and not polling.done():
-                self._show()
-                news = asyncio.create_task(self._news.wait(), name="news")
-                patience_s = AGES_S if self._in_place else None
-                await asyncio.wait({stop, polling, news}, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
-                news.cancel()
-                await asyncio.sleep(CALM_S)
-                self._news.clear()
-        finally:
-            stop.cancel()
-        if self._in_place:
-            sys.stdout.write("\n")  # below the terminal's own ^C
+def watch(
+    wanted: Annotated[
+        str, typer.Argument(metavar="[FILTER]", help="Only tags whose DEVICE/TAG has these words.", show_default=False)
+    ] = "",
+    wrong: Annotated[bool, typer.Option("--wrong", help="Only tags without a good value.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Print it once, as text or JSON, and end.")] = False,
+    interval_s: Annotated[
+        float, typer.Option("--interval", min=0.2, max=3600, metavar="SECONDS", help="How often it is drawn.")
+    ] = 1.0,
+    direct: Annotated[
+        bool, typer.Option("--direct", help="Where no agent runs: poll the devices from here, storing nothing.")
+    ] = False,
+    config: Config = None,
+    assignments: Assignments = None,
+    as_json: Json = False,
+) -> None:
+    """Watch the running agent: devices, tags, outbox, link. With --json a line each time, for programs."""
+    from agent.live.query import Query
+    from protocols.program import logs
+    from protocols.program.tasks import run_until_signal
 
-    def _show(self) -> None:
-        fresh, self._fresh = self._fresh, []
-        if self._as_json:
-            self._write_json(fresh)
-        elif self._in_place:
-            self._draw()
+    logs.configure(level="error")
+    configuration = read_configuration(config, assignments)
+    if not (once or as_json):
+        _check_terminal()
+    _check_life(configuration, direct)
+    wish = Wish(Query(filter=wanted[:200], wrong=wrong), interval_s, direct, once, as_json)
+    run_until_signal(lambda stopping: _watch(stopping, configuration, wish))
+
+
+def _check_terminal() -> None:
+    if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):  # textual draws on stderr
+        raise Failure("the full-screen view needs a terminal; add --once for text, or --json for programs", USAGE)
+    try:
+        import textual
+    except ModuleNotFoundError:
+        text = "the full-screen view needs textual; install it with: pip install 'holdfast[watch]', or add --once"
+        raise Failure(text, UNAVAILABLE) from None
+    del textual
+
+
+def _check_life(configuration: Configuration, direct: bool) -> None:
+    from agent import running
+
+    data_dir = configuration.settings.data_dir
+    try:
+        agent = running.look(Path(data_dir), time.time())
+    except PermissionError:
+        raise Failure(f"{data_dir}: this user may not look into it; run it with sudo", UNAVAILABLE) from None
+    if agent.is_alive and direct:
+        raise Failure("the agent runs, and it alone holds the devices' connections; leave out --direct", USAGE)
+    if not agent.is_alive and not direct:
+        text = f"no agent runs with data_dir {data_dir}; start it (systemctl start holdfast, or: holdfast run), or "
+        raise Failure(text + "poll the devices from here with: holdfast watch --direct", UNAVAILABLE)
+
+
+async def _watch(stopping: asyncio.Event, configuration: Configuration, wish: Wish) -> None:
+    from agent.live.direct import AgentAppeared
+    from protocols.program.tasks import TaskDied, Tasks
+
+    try:
+        async with Tasks(stopping) as tasks:
+            source = _source(tasks, configuration, wish.direct)
+            tasks.spawn("view", _view(stopping, source, wish))
+            await tasks.wait()
+    except TaskDied as died:
+        match died.__cause__:
+            case Failure() | BrokenPipeError():
+                raise died.__cause__ from None
+            case AgentAppeared():
+                raise Failure(
+                    "an agent was started here, and the devices are left to it; watch it", TEMPORARY
+                ) from None
+        raise
+
+
+def _source(tasks: Tasks, configuration: Configuration, direct: bool) -> Asked:
+    from agent.live import address
+    from agent.live.client import LiveClient
+    from agent.live.direct import Direct
+
+    if not direct:
+        return LiveClient(Path(configuration.settings.data_dir) / address.NAME)
+    polled = Direct(configuration)
+    polled.start(tasks)
+    return polled
+
+
+async def _view(stopping: asyncio.Event, source: Asked, wish: Wish) -> None:
+    """Show it until it was left, or until `stopping`, which is set in any case."""
+    from agent.live.client import FeedAway
+
+    try:
+        if wish.once or wish.as_json:
+            await _print(stopping, source, wish)
         else:
-            self._write_blocks(list(dict.fromkeys(scan.group.name for scan in fresh)))
+            from agent.screen.app import WatchApp
+
+            await WatchApp(source, wish.query, wish.interval_s).until(stopping)
+    except FeedAway as error:
+        raise Failure(f"the agent cannot be watched: {error}; see: holdfast status", UNAVAILABLE) from error
+    finally:
+        stopping.set()
+
+
+async def _print(stopping: asyncio.Event, source: Asked, wish: Wish) -> None:
+    """Once, or again and again as lines of JSON."""
+    from agent.live.client import everything
+
+    await source.ask(wish.query)  # rates show from the second look on
+    await _pass(stopping, FIRST_LOOK_S)
+    while not stopping.is_set():
+        view = await everything(source, wish.query)
+        sys.stdout.write(_as_json(view, wish.once) if wish.as_json else _as_text(view, wish.query))
         sys.stdout.flush()
+        if wish.once:
+            return
+        await _pass(stopping, wish.interval_s)
 
-    def _write_json(self, fresh: Sequence[Scan]) -> None:
-        """A line per scan, with the tags that it holds."""
-        for scan in fresh:
-            alone = Latest(scan.group)
-            alone.take(scan)
-            poll = as_plain(self._device, [alone])
-            poll["tags"] = [tag for tag in poll["tags"] if tag["quality"] != "none"]
-            sys.stdout.write(json.dumps(poll, ensure_ascii=False) + "\n")
 
-    def _write_blocks(self, names: Sequence[str]) -> None:
-        for name in names:
-            lines = [self._heading(name), *self._block(name, None), ""]
-            sys.stdout.write("\n".join(lines) + "\n")
+async def _pass(stopping: asyncio.Event, pause_s: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(pause_s):
+            await stopping.wait()
 
-    def _draw(self) -> None:
-        """Over what was drawn before. What does not fit below each other is cut off."""
-        size = get_terminal_size()
-        lines = [line for name in self._latest for line in (self._heading(name), *self._block(name, size.columns), "")]
-        lines += ["Ctrl-C ends."]
-        if len(lines) >= size.lines:
-            lines = [*lines[: size.lines - 2], "… the window has no room for the rest; choose a --group. Ctrl-C ends."]
-        if size != self._size:
-            self._size, self._drawn = size, 0
-            sys.stdout.write("\x1b[2J\x1b[H")
-        back = f"\x1b[{self._drawn}F" if self._drawn else ""
-        sys.stdout.write(back + "".join(f"{shorten(line, size.columns)}\x1b[K\n" for line in lines) + "\x1b[J")
-        self._drawn = len(lines)
 
-    def _heading(self, name: str) -> str:
-        period_s = self._latest[name].group.period_s
-        return f"{self._device.name} {name}, every {period_s:g} s, {time.strftime('%H:%M:%S')}"
+def _as_json(view: dict[str, Any], is_alone: bool) -> str:
+    return json.dumps(view, ensure_ascii=False, indent=2 if is_alone else None) + "\n"
 
-    def _block(self, name: str, cells: int | None) -> list[str]:
-        return self._table.block(self._latest[name], time.time_ns() // 1000, cells, WAITING)
+
+def _as_text(view: dict[str, Any], query: Query) -> str:
+    from agent.commands.findings import terminal_cells
+    from agent.screen import draw
+
+    cells = terminal_cells() or 120
+    rows = view["values"]["rows"]
+    lines = [
+        draw.heading(view, time.strftime("%H:%M:%S"), "", cells),
+        *draw.stations(view, cells),
+        *draw.reasons(view, cells, sys.maxsize),
+        [],
+        *draw.devices(view, cells, sys.maxsize),
+        [],
+        draw.values_head(view, cells),
+        *(draw.value(view, row, (), cells) for row in rows),
+        [(draw.counted(view, query.filter, query.wrong, 0, len(rows)), "")],
+    ]
+    return draw.plain(lines) + "\n"

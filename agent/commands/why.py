@@ -90,6 +90,10 @@ def known_tag(configuration: Configuration, name: str) -> Found:
         names = [f"{one.device.name}/{one.tag.name}" for one in found]
         shown = ", ".join(names[:CANDIDATES_MAX]) + (" …" if len(names) > CANDIDATES_MAX else "")
         raise Failure(f"{len(found)} tags are called {name}; name one of {shown}", USAGE)
+    derived = {tag.name: tag for device in configuration.devices for group in device.derived for tag in group.tags}
+    if name in derived:
+        of = derived[name].address.names
+        raise Failure(f"{name} is derived from {', '.join(of)}; look at that: holdfast why {of[0]}", USAGE)
     close = difflib.get_close_matches(short if slash else name, {one.tag.name for one in every}, 1)
     hint = f"did you mean {close[0]}?" if close else "holdfast read DEVICE lists a device's tags"
     raise Failure(f"there is no tag {name} in the configuration; {hint}", USAGE)
@@ -97,10 +101,10 @@ def known_tag(configuration: Configuration, name: str) -> Found:
 
 def _named(configuration: Configuration, found: Found, agent: Sighting) -> Finding:
     """Where the tag is configured; and whether the running agent knows it as it is written now."""
-    from agent.commands.polling import address_key, written
+    from agent.commands.polling import written
 
     keys = written(configuration, found.device.name)[found.tag.name]
-    key = address_key(found.device)
+    key = found.device.address_key
     where = f", {key} {keys[key]}" if key is not None else ""
     text = f"{found.tag.name} of {found.device.name}, group {found.group.name}{where}; machine {found.device.machine}"
     running_hash = None if agent.status is None else agent.status.status.get("configHash")

@@ -40,7 +40,7 @@ async def by_asking(configuration: Configuration, found: Found, agent: Sighting)
     alone = replace(found.group, tags=(found.tag,))
     try:
         device = replace(found.device, groups=(alone,))
-        [latest] = await poll_once(device, [alone], configuration.settings.data_dir)
+        latest, *_ = await poll_once(device, [alone], configuration.settings.data_dir)
     except FieldError as error:
         rival = "the running agent holds a connection: a device that takes one client only refuses this one"
         return list(_away(found, str(error), (rival,) if agent.is_alive else ()))

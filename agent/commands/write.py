@@ -29,7 +29,7 @@ def write(
     assignments: Assignments = None,
     as_json: Json = False,
 ) -> None:
-    """Write a value to a device's tag, once, and read it back. Asks before."""
+    """Write a value to a device's tag, once, and read it back. Has it typed again before."""
     from agent.commands.polling import shown
     from agent.commands.why import known_tag
     from protocols.program import logs
@@ -106,6 +106,6 @@ def _confirm(found: Found, before: Value, wanted: Value, yes: bool) -> None:
     if not sys.stdin.isatty():
         raise Failure("nobody is here to agree; add --yes to write all the same", USAGE)
     kind = found.tag.value_type
-    question = f"{found.tag.name} of {found.device.name} is {shown(before, kind)}; make it {shown(wanted, kind)}?"
-    if not typer.confirm(question, default=False, err=True):
+    name, now, then = f"{found.tag.name} of {found.device.name}", shown(before, kind), shown(wanted, kind)
+    if typer.prompt(f"{name} is {now}. Type {then} to write it", default="", show_default=False, err=True) != then:
         raise Failure("nothing was written", 1)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from agent.outbox.contract import Held, Lane, Outbox
+from agent.outbox.contract import Held, Lane, Outbox, OutboxError
 from agent.outbox.worker import OutboxWorker
 from agent.uplink.pace import Pace
 from agent.uplink.sender import Sender
@@ -162,14 +162,14 @@ class Confirms:
 
     async def run(self) -> None:
         """Until cancelled: what has become due."""
-        while True:
-            await self._due.wait()
+        while True:  # first of all what an earlier connection has left undone
             self._due.clear()
             await self.settle_suspects()
             while self._aside:
                 await self._give_up(self._aside.pop())
             if self._timer is None:
                 await self.write()
+            await self._due.wait()
 
     def settled(self, lane: Lane) -> None:
         """Without a receiver that confirms: the broker has taken something of this lane."""
@@ -199,9 +199,11 @@ class Confirms:
             self._unwritten[lane] = _Stored(*self._window.stored(lane))
         self._settled.clear()
         while self._unwritten:
-            lane, stored = self._unwritten.popitem()
+            lane, stored = next(iter(self._unwritten.items()))
             await self._outbox.call(Outbox.confirmed, lane, stored.through, stored.above, time.time_ns() // 1000)
             self._written[lane] = stored
+            if self._unwritten.get(lane) is stored:  # no newer word came meanwhile; a disk that fails forgets none
+                del self._unwritten[lane]
 
     async def _give_up(self, lane: Lane) -> None:
         for seq in self._window.aside(lane):
@@ -237,16 +239,26 @@ class Confirms:
         self._suspect(lane, seq, ((seq, seq),))
 
     async def settle_suspects(self) -> None:
-        """Look, and begin new epochs where it is so. Nothing is sent meanwhile."""
+        """Look, and begin new epochs where it is so. Nothing is sent meanwhile.
+
+        Raises OutboxError where the disk fails; then it is looked at again on the next connection.
+        """
         async with self._looking:
             while self._suspects:
-                lane, (known, strange) = self._suspects.popitem()
-                held = await self._outbox.call(Outbox.held)
-                if not self.is_retired(lane) and _is_strange(known, strange, held.get(lane)):
-                    await self._fork(lane, known)
-                else:
-                    self._window.hold(held)
-            self._sender.is_stopped = self._troubles.has(Kind.FENCED)
+                lane, suspicion = next(iter(self._suspects.items()))
+                await self._look_into(lane, *suspicion)
+                if self._suspects.get(lane) is suspicion:  # only now: a disk that fails, or a cut, must not end it
+                    del self._suspects[lane]
+            was_stopped, self._sender.is_stopped = self._sender.is_stopped, self._troubles.has(Kind.FENCED)
+            if was_stopped and not self._sender.is_stopped:
+                self._sender.wake()
+
+    async def _look_into(self, lane: Lane, known: int, strange: Ranges) -> None:
+        held = await self._outbox.call(Outbox.held)
+        if not self.is_retired(lane) and _is_strange(known, strange, held.get(lane)):
+            await self._fork(lane, known)
+        else:
+            self._window.hold(held)
 
     async def _fork(self, lane: Lane, known: int) -> None:
         reason = (
@@ -254,8 +266,15 @@ class Confirms:
             "set back to an earlier state, or is a copy"
         )
         await self.write()
-        self._retired |= {lane.epoch, self._epoch(), *self._window.growing()}
-        await self._outbox.call(Outbox.fork, reason)
+        present = self._epoch()
+        retired = {lane.epoch, present, *self._window.growing()} - self._retired
+        self._retired |= retired  # at once: what is appended meanwhile is moved, or known when the outbox is asked
+        try:
+            await self._outbox.call(Outbox.fork, reason)
+        except OutboxError:
+            if self._epoch() == present:  # the disk has refused: these epochs go on, and so must their numbers
+                self._retired -= retired
+            raise
         self._sender.forget_fresh()
         self._window.reset()
         self._window.hold(await self._outbox.call(Outbox.held))

@@ -2,8 +2,10 @@
 
 A broker lets one client be connected under an id: a second one takes the session over, and the first is cut off. Two
 gateways with one name would do that to each other for ever, once a second. MQTT 5 has a reason code for it, which not
-every broker sends; without it, it shows in connections that the broker ends right after they were made, again and
-again, while each attempt succeeds at once and finds the session kept: a broker that restarts is away for a moment.
+every broker sends (Mosquitto 2.0.11 does not); without it, it shows in connections that the broker ends right after
+they were made, again and again, while each attempt succeeds at once and finds the session kept: a broker that restarts
+is away for a moment. A bad line looks the same, so this is a suspicion and no more: it is said, and the pauses between
+the attempts grow as they would for a broker that is away; a line that is good again is used again soon.
 """
 
 from __future__ import annotations
@@ -21,10 +23,14 @@ OVER_S = 180.0
 
 
 class Contest:
-    """`sentence`: what to tell a person; empty while nothing speaks for a second client."""
+    """`sentence`: what to tell a person; empty while nothing speaks for a second client.
+
+    `is_certain`: the broker itself says so.
+    """
 
     def __init__(self, client_id: str) -> None:
         self.sentence = ""
+        self.is_certain = False
         self._client_id = client_id
         self._take_overs: list[float] = []
         self._hang_ups: list[float] = []
@@ -37,7 +43,7 @@ class Contest:
         """A connection ended that lived so long; `had_session`: it found the session of the one before."""
         if lived_s >= OVER_S:
             self._hang_ups.clear()
-            self.sentence = ""
+            self._over()
         if isinstance(error, LinkTakenOver):
             self._take_overs = [*self._since(self._take_overs, now_s), now_s]
         elif isinstance(error, LinkHungUp) and lived_s < SHORT_S and had_session:
@@ -45,21 +51,29 @@ class Contest:
         else:
             self._hang_ups.clear()
         if len(self._take_overs) >= TAKE_OVERS:
-            self._say("another client takes this connection over, again and again")
+            self._say("another client takes this connection over, again and again", "every 30 to 60 s")
+            self.is_certain = True
         elif len(self._hang_ups) >= HANG_UPS:
-            self._say(f"the broker ended the connection {HANG_UPS} times right after it was made, as it does where "
-                      "another client takes it over")  # fmt: skip
+            self._say(
+                f"the broker ended the connection {HANG_UPS} times right after it was made, as it does where another "
+                "client takes it over",
+                "after growing pauses",
+                or_else="or the line is bad; ",
+            )
 
     def goes_on(self, lived_s: float) -> None:
         """The connection is up and has lived so long."""
         if lived_s >= OVER_S:
-            self.sentence = ""
+            self._over()
             self._take_overs.clear()
 
-    def _say(self, what: str) -> None:
+    def _over(self) -> None:
+        self.sentence, self.is_certain = "", False
+
+    def _say(self, what: str, when: str, or_else: str = "") -> None:
         self.sentence = (
-            f"{what}: two programs use the client id {self._client_id!r}; look for a copy of this gateway, and give "
-            "each gateway a thing name of its own. It is tried again every 30 to 60 s; the data waits here on disk"
+            f"{what}: two programs use the client id {self._client_id!r}; {or_else}look for a copy of this gateway, "
+            f"and give each gateway a thing name of its own. It is tried again {when}; the data waits here on disk"
         )
 
     @staticmethod

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -114,6 +114,11 @@ class Forwarder:
         """One sentence, empty while all is well."""
         return self._troubles.sentence
 
+    @property
+    def troubles(self) -> Mapping[Kind, str]:
+        """What is wrong, by what it is about."""
+        return self._troubles.sentences
+
     def appended(self, batches: Iterable[Fresh]) -> None:
         """The outbox has just taken these, and given them their numbers."""
         now_s, news = time.monotonic(), []
@@ -142,7 +147,8 @@ class Forwarder:
         while not self._stopping.is_set():
             try:
                 await self._connect()
-                pause_s = RETRY_S_FIRST
+                if not self._contest.sentence:
+                    pause_s = RETRY_S_FIRST
                 await self._session()
                 await self._say_goodbye()
             except (LinkError, OutboxError) as error:
@@ -152,7 +158,9 @@ class Forwarder:
                 await self._link.close()
             await self._write()
             if not self._stopping.is_set():
-                wait_s = random.uniform(*CONTESTED_S) if self._contest.sentence else pause_s * random.uniform(0.5, 1.5)
+                wait_s = (
+                    random.uniform(*CONTESTED_S) if self._contest.is_certain else pause_s * random.uniform(0.5, 1.5)
+                )
                 if await _happens(self._stopping, wait_s):
                     break
                 pause_s = min(2 * pause_s, RETRY_S_MAX)

@@ -34,6 +34,13 @@ class Flight:
     passed: bool = False
 
 
+class Sent(NamedTuple):
+    """Everything up to `through` was taken by the broker at least once, and `highest` is the highest that was."""
+
+    through: int = 0
+    highest: int = 0
+
+
 class Tries(NamedTuple):
     """How often a number was sent again because it was missing, and when it was sent first."""
 
@@ -73,6 +80,7 @@ class Track:
     `unseen`: given in this run and never published: nobody else can know them. `published`: the highest number that
     was, or was given before this run. `heard`: the highest that the receiver ever mentioned. `free_to`: numbers above
     may not go yet.
+    `taken`: the highest that the broker took in this run.
     `is_heard`: it mentioned any. `is_growing`: numbers were given in this run. `piped`: flights that are not passed.
     """
 
@@ -91,6 +99,7 @@ class Track:
     heard: int = 0
     is_heard: bool = False
     is_growing: bool = False
+    taken: int = 0
     free_to: int = SEQ_MAX
     rests_until_s: float = 0.0
     aside_until_s: float = 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum, auto
 
 from protocols.program.logs import get_logger
@@ -31,6 +32,11 @@ class Troubles:
     def sentence(self) -> str:
         """The most important one; empty while all is well."""
         return self._said[min(self._said)] if self._said else ""
+
+    @property
+    def sentences(self) -> Mapping[Kind, str]:
+        """All that hold."""
+        return self._said
 
     def say(self, kind: Kind, sentence: str, *, again: bool = True) -> None:
         """It holds from now on. `again`: tell the log of a changed sentence, too, not only of a new trouble."""

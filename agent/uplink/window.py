@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from agent.outbox.contract import PRIORITIES, Held, Lane
-from agent.uplink.track import Flight, Track, Tries, Word
+from agent.uplink.track import Flight, Sent, Track, Tries, Word
 from protocols.uplink.batch import SEQ_MAX
 from protocols.uplink.ranges import Range, Ranges, add, contains, minus
 
@@ -123,10 +123,10 @@ class Window:
         """The epochs of those."""
         return {lane.epoch for lane, track in self._tracks.items() if track.is_growing}
 
-    def sent_seq(self, lane: Lane) -> int:
-        """Everything up to here was taken by the broker at least once; 0 for an unknown lane."""
+    def sent(self, lane: Lane) -> Sent:
+        """What the broker took of it; nothing of an unknown lane."""
         track = self._tracks.get(lane)
-        return 0 if track is None else track.sent_seq()
+        return Sent() if track is None else Sent(track.sent_seq(), track.taken)
 
     def settled_through(self, lane: Lane) -> int:
         """Everything up to here is confirmed, or was let go of."""
@@ -265,7 +265,9 @@ class Window:
 
     def accepted(self, lane: Lane, seq: int) -> None:
         """The broker has it."""
-        self._landed(self._tracks[lane], seq)
+        track = self._tracks[lane]
+        track.taken = max(track.taken, seq)
+        self._landed(track, seq)
 
     def refused(self, lane: Lane, seq: int, now_s: float, rest_s: float = 0.0) -> None:
         """The broker, or nobody at all, has it: it is to be published again, after a rest of the lane."""

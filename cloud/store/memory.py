@@ -94,7 +94,7 @@ class MemoryStore:
         except Unfit as error:
             letter = self._dead(item, topic, str(error))
             epoch = self._epoch(self._machines.setdefault(item.topic, Machine()), batch.epoch)
-            epoch.gateway = batch.gateway or epoch.gateway
+            epoch.sent_by(batch.gateway)
             epoch.lose(batch.seq, batch.seq, f"dead letter {letter}: {error}")
             return Committed.DEAD
         machine = self._machines.setdefault(item.topic, Machine())
@@ -115,7 +115,7 @@ class MemoryStore:
         """Returns what may become the latest values."""
         batch = item.batch
         epoch = self._epoch(machine, batch.epoch)
-        epoch.gateway = batch.gateway or epoch.gateway
+        epoch.sent_by(batch.gateway)
         epoch.digests[batch.seq] = item.digest
         epoch.known = max(epoch.known, batch.seq)
         epoch.stored_us = max(epoch.stored_us or 0, item.received_us)
@@ -168,18 +168,18 @@ class MemoryStore:
             for one in news:
                 gateway.note(item.received_us, one.event, one.detail)
         self._note_presence(gateway, item.received_us)
-        for name, epoch_name, numbers in said(item):
+        for name, epoch_name, numbers in said(item.status):
             topic = MachineTopic(item.topic.plant, name)
             if history and epoch_name not in self._machines.get(topic, Machine()).epochs:
                 continue
             epoch = self._epoch(self._machines.setdefault(topic, Machine()), epoch_name)
             if not history:
-                epoch.gateway = epoch.gateway or item.topic.thing
+                epoch.gateway = item.topic.thing
                 epoch.named_us = item.received_us
             for first, last, reason in numbers.dropped:
                 if last >= max(first, 1):
                     epoch.lose(max(first, 1), last, reason)
-            epoch.known = max(epoch.known, numbers.sent_seq)
+            epoch.known = max(epoch.known, numbers.sent_seq, numbers.sent_highest)
             epoch.given = max(epoch.given, numbers.last_seq, numbers.sent_seq)
             epoch.sent = max(epoch.sent, numbers.sent_seq)
         for topic, ranked in self._spans.tell(item.topic, item.status, item.received_us):
@@ -229,24 +229,26 @@ class MemoryStore:
 
     def confirm(self, gateway: GatewayTopic) -> Told:
         row = self._gateways.get(gateway, Gateway())
+        status = row.heard.status
+        named = set() if status is None else {(machine, epoch) for machine, epoch, _ in said(status)}
         own = [
             (topic.machine, name, epoch)
             for topic, machine in self._machines.items()
             for name, epoch in machine.epochs.items()
-            if topic.plant == gateway.plant and epoch.gateway == gateway.thing
+            if topic.plant == gateway.plant and (epoch.gateway == gateway.thing or (topic.machine, name) in named)
         ]
         last_us = max((epoch.stored_us or 0 for _, _, epoch in own), default=0)
         lanes = [
             sequence.Lane(
                 machine,
-                epoch.ledger(name, row.status_us),
+                replace(ledger, named=ledger.named or (machine, name) in named),
                 bool(epoch.stored_us) and last_us - (epoch.stored_us or 0) <= sequence.LATELY_US,
             )
             for machine, name, epoch in sorted(own, key=lambda one: -one[2].order)
+            for ledger in [epoch.ledger(name, row.status_us)]
         ]
-        said = row.heard.status
-        oldest_s = None if said is None or said.health is None else said.health.buffer.oldest_sec
-        return sequence.told(lanes, "" if said is None else said.epoch, oldest_s, row.speakers)
+        oldest_s = None if status is None or status.health is None else status.health.buffer.oldest_sec
+        return sequence.told(lanes, "" if status is None else status.epoch, oldest_s, row.speakers)
 
     def definition(self, machine: MachineTopic, ref: bytes) -> bytes | None:
         return self._definitions.get((machine, ref))

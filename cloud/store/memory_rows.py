@@ -13,7 +13,7 @@ from protocols.uplink.presence import Heard
 
 @dataclass(slots=True)
 class Epoch:
-    """A machine's numbers in one epoch. `order`: of first appearance."""
+    """A machine's numbers in one epoch. `order`: of first appearance; `gateway`: who sends in it."""
 
     order: int
     gateway: str
@@ -34,6 +34,11 @@ class Epoch:
         named = status_us is not None and self.named_us == status_us
         lost = ranges.minus(dropped, stored)
         return Ledger(name, stored, lost, self.known, self.given, self.sent, named, self.readings)
+
+    def sent_by(self, gateway: str) -> None:
+        """What a batch says counts as long as no status has named this epoch."""
+        if gateway and self.named_us is None:
+            self.gateway = gateway
 
     def lose(self, first: int, last: int, reason: str) -> None:
         """Numbers that were let go."""

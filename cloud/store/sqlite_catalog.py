@@ -20,11 +20,12 @@ _LAYOUTS_MAX = 200  # of one machine, likewise
 
 @dataclass(slots=True)
 class Epoch:
-    """An epoch's row. The ids rise in the order of first appearance."""
+    """An epoch's row. The ids rise in the order of first appearance. `named`: by a status of its gateway, ever."""
 
     id: int
     gateway: str
     known: int
+    named: bool
 
 
 @dataclass(slots=True)
@@ -91,16 +92,23 @@ class Catalog:
             self._remember(topic, _load(connection, row[0]))
         return self._machines[topic]
 
-    def epoch(self, connection: sqlite3.Connection, machine: Machine, name: str, gateway: str) -> Epoch:
-        """The machine's epoch, made where it does not exist; `gateway`, if named, now sends in it."""
+    def epoch(
+        self, connection: sqlite3.Connection, machine: Machine, name: str, gateway: str, *, named: bool = False
+    ) -> Epoch:
+        """The machine's epoch, made where it does not exist. `gateway` sends in it: so says its status, if `named`.
+
+        What a batch says counts as long as no status has: batches that wait when a gateway gets another name have the
+        old one.
+        """
         epoch = machine.epochs.get(name)
         if epoch is None:
             insert = "INSERT INTO epochs (machine_id, epoch, gateway) VALUES (?, ?, ?) RETURNING id"
             ((epoch_id,),) = connection.execute(insert, (machine.id, name, gateway))
-            epoch = machine.epochs[name] = Epoch(epoch_id, gateway, 0)
-        elif gateway and gateway != epoch.gateway:
+            epoch = machine.epochs[name] = Epoch(epoch_id, gateway, 0, named)
+        elif gateway and gateway != epoch.gateway and (named or not epoch.named):
             connection.execute("UPDATE epochs SET gateway = ? WHERE id = ?", (gateway, epoch.id))
             epoch.gateway = gateway
+        epoch.named = epoch.named or named
         return epoch
 
     def series(
@@ -157,12 +165,14 @@ def machine_id(connection: sqlite3.Connection, topic: MachineTopic) -> int | Non
 
 
 def _load(connection: sqlite3.Connection, machine_id: int) -> Machine:
-    epochs = connection.execute("SELECT epoch, id, gateway, known FROM epochs WHERE machine_id = ?", (machine_id,))
+    epochs = connection.execute(
+        "SELECT epoch, id, gateway, known, named_us IS NOT NULL FROM epochs WHERE machine_id = ?", (machine_id,)
+    )
     series = connection.execute(
         "SELECT tag, value_type, id, device, unit FROM series WHERE machine_id = ?", (machine_id,)
     )
     return Machine(
         machine_id,
-        {name: Epoch(*row) for name, *row in epochs},
+        {name: Epoch(epoch_id, gateway, known, bool(named)) for name, epoch_id, gateway, known, named in epochs},
         {(tag, value_type): Series(*row) for tag, value_type, *row in series},
     )

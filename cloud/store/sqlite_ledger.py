@@ -61,11 +61,11 @@ class Numbers:
 
     def say(self, beat: Beat, plant_id: int, *, history: bool) -> None:
         """What a gateway's status says of its numbers. An old message makes no new epoch."""
-        for name, epoch_name, numbers in said(beat):
+        for name, epoch_name, numbers in said(beat.status):
             epoch = self._epoch(beat, MachineTopic(beat.topic.plant, name), epoch_name, plant_id, history=history)
             if epoch is None:
                 continue
-            known = numbers.sent_seq
+            known = max(numbers.sent_seq, numbers.sent_highest)
             for first, last, reason in numbers.dropped:
                 if last >= max(first, 1):
                     self._overlay(epoch.id, Span(max(first, 1), last, reason))
@@ -96,10 +96,7 @@ class Numbers:
             machine = self._catalog.find_machine(self._connection, topic, plant_id)
             return None if machine is None else machine.epochs.get(name)
         machine = self._catalog.machine(self._connection, topic, plant_id)
-        epoch = machine.epochs.get(name)
-        if epoch is not None and epoch.gateway:
-            return epoch
-        return self._catalog.epoch(self._connection, machine, name, beat.topic.thing)
+        return self._catalog.epoch(self._connection, machine, name, beat.topic.thing, named=True)
 
     def _overlay(self, epoch_id: int, new: Span) -> None:
         """Put one span into the ledger: only the few that it touches are read and written."""

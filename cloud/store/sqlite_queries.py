@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 
 from cloud import sequence
 from cloud.sequence import LATELY_US
@@ -109,6 +110,24 @@ def first_since(connection: sqlite3.Connection, machine: MachineTopic, epoch: st
     return None if row is None else int(row[0])
 
 
+_NAMED = (
+    "named (machine, epoch) AS ("
+    "SELECT one.key, json_extract(status, '$.epoch') FROM gateways, json_each(status, '$.machines') AS one"
+    " WHERE plant_id = ?1 AND name = ?2"
+    " UNION SELECT one.key, other.key FROM gateways, json_each(status, '$.others') AS one,"
+    " json_each(one.value) AS other WHERE plant_id = ?1 AND name = ?2)"
+)
+_SENDS = (
+    "own (id, is_named) AS ("
+    "SELECT id, max(is_named) FROM ("
+    "SELECT epochs.id AS id, 0 AS is_named FROM epochs JOIN machines ON machines.id = machine_id"
+    " WHERE machines.plant_id = ?1 AND epochs.gateway = ?2"
+    " UNION ALL SELECT epochs.id, 1 FROM named JOIN machines ON plant_id = ?1 AND name = named.machine"
+    " JOIN epochs ON machine_id = machines.id AND epochs.epoch = named.epoch) GROUP BY id)"
+)
+"""What a gateway sends in: the epochs that are its own, and those that its last status names."""
+
+
 def confirm(connection: sqlite3.Connection, gateway: GatewayTopic) -> Told:
     """See the contract. `Lately` is reckoned from what was stored last: no clock takes part."""
     plant = plant_id(connection, gateway.plant)
@@ -119,15 +138,16 @@ def confirm(connection: sqlite3.Connection, gateway: GatewayTopic) -> Told:
     ).fetchone()
     present, oldest_s = said or ("", None)
     rows = connection.execute(
-        f"SELECT machines.name, stored_us, {_LEDGER} WHERE machines.plant_id = ? AND epochs.gateway = ?"  # our own text
-        " ORDER BY epochs.id DESC",
+        f"WITH {_NAMED}, {_SENDS} SELECT machines.name, stored_us, is_named, {_LEDGER}"  # our own text
+        " JOIN own ON own.id = epochs.id ORDER BY epochs.id DESC",
         (plant, gateway.thing),
     ).fetchall()
     last_us = max((stored_us for _, stored_us, *_ in rows if stored_us), default=0)
-    lanes = [
-        sequence.Lane(name, _ledger(connection, *row), lately=bool(stored_us) and last_us - stored_us <= LATELY_US)
-        for name, stored_us, *row in rows
-    ]
+    lanes = []
+    for name, stored_us, is_named, *row in rows:
+        ledger = _ledger(connection, *row)
+        lately = bool(stored_us) and last_us - stored_us <= LATELY_US
+        lanes.append(sequence.Lane(name, replace(ledger, named=ledger.named or bool(is_named)), lately))
     return sequence.told(lanes, present or "", oldest_s, sqlite_gateways.speaking(connection, gateway))
 
 

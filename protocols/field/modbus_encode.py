@@ -11,7 +11,9 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import cast
 
+from protocols.field import modbus_times as times
 from protocols.field.contract import Value
 from protocols.field.modbus_address import Table
 from protocols.field.modbus_codec import CODES, Encoding, swap_bytes
@@ -86,6 +88,9 @@ def _source(encoding: Encoding, raw: Value) -> bytes:
         return text.ljust(2 * encoding.registers, b"\0")
     if kind == "bool":
         return struct.pack(f"{encoding.direction}H", _truth(raw))
+    if kind in times.REGISTERS and isinstance(raw, str):
+        content = times.encoded(cast("times.Time", kind), raw)
+        return content if encoding.direction == ">" else content[::-1]
     if kind == "string" or not isinstance(raw, int | float) or isinstance(raw, bool):
         raise ValueError(f"{raw!r} is not of type {kind}")  # a person's value, told like the others
     if kind in ("int48", "uint48"):

@@ -51,9 +51,9 @@ def write_register_request(unit_id: int, address: int, content: bytes) -> Reques
 
 def write_coils_request(unit_id: int, address: int, bits: Sequence[bool]) -> Request:
     """Function 15."""
-    packed = sum(bit << at for at, bit in enumerate(bits)).to_bytes((len(bits) + 7) // 8, "little")
+    content = packed(bits)
     head = struct.pack(">BHH", 15, address, len(bits))
-    return Request(unit_id, head + bytes([len(packed)]) + packed, head, len(head))
+    return Request(unit_id, head + bytes([len(content)]) + content, head, len(head))
 
 
 def write_registers_request(unit_id: int, address: int, content: bytes) -> Request:
@@ -67,6 +67,41 @@ def mask_write_request(unit_id: int, address: int, and_mask: int, or_mask: int) 
     return _echoed(unit_id, struct.pack(">BHHH", 22, address, and_mask, or_mask))
 
 
+def packed(bits: Sequence[int]) -> bytes:
+    """Bits (0 or 1) as they travel: eight in a byte, the first one lowest."""
+    return sum(bit << at for at, bit in enumerate(bits)).to_bytes((len(bits) + 7) // 8, "little")
+
+
 def _echoed(unit_id: int, pdu: bytes) -> Request:
     """A request whose answer repeats it."""
     return Request(unit_id, pdu, pdu, len(pdu))
+
+
+_TABLES = {function: table for table, function in READ_FUNCTION.items()}
+_PDU_SIZES = {5: 5, 6: 5, 22: 7}
+
+
+def request_of(unit_id: int, pdu: bytes) -> Request | None:
+    """The request that a PDU is, with what its right answer looks like; None where it is none of those above."""
+    function = pdu[0] if pdu else 0
+    if function in _TABLES and len(pdu) == 5:
+        address, count = struct.unpack_from(">HH", pdu, 1)
+        is_possible = 1 <= count <= (2000 if _TABLES[function].holds_bits else 125)
+        return read_request(unit_id, _TABLES[function], address, count) if is_possible else None
+    if function in _PDU_SIZES and len(pdu) == _PDU_SIZES[function]:
+        return _echoed(unit_id, pdu)
+    if function in (15, 16) and len(pdu) > 6 and len(pdu) == 6 + pdu[5]:
+        return Request(unit_id, pdu, pdu[:5], 5)
+    return None
+
+
+def place_of(pdu: bytes) -> tuple[Table, int, int] | None:
+    """Table, address and count that a PDU is about; None where it is none of those above."""
+    if request_of(0, pdu) is None:
+        return None
+    function = pdu[0]
+    address, number = struct.unpack_from(">HH", pdu, 1)
+    if function in _TABLES:
+        return _TABLES[function], address, number
+    table = Table.COIL if function in (5, 15) else Table.HOLDING
+    return table, address, number if function in (15, 16) else 1

@@ -14,6 +14,7 @@ Only time_unix32 says which time zone it means; the others are the device's own 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -64,4 +65,51 @@ _READ: dict[Time, Callable[[bytes], str]] = {
     "time_registers": _registers,
     "time_iec870": _iec870,
     "time_s7": _s7,
+}
+
+
+def now_iso(kind: str, time_us: int) -> str:
+    """The moment `time_us`, microseconds since 1970, as `iso` gives it of this type; the local time is UTC here."""
+    moment = datetime.fromtimestamp(time_us // 1000 / 1000, UTC).replace(tzinfo=None)
+    if kind == "time_unix32":
+        return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.isoformat(timespec="seconds" if kind == "time_registers" else "milliseconds")
+
+
+def encoded(kind: Time, text: str) -> bytes:
+    """What `iso` makes this text of, big-endian. Raises ValueError where the type cannot hold it."""
+    try:
+        return _WRITE[kind](datetime.fromisoformat(text.removesuffix("Z")))
+    except (OverflowError, struct.error) as error:
+        raise ValueError(f"{text} does not fit into {kind}") from error
+
+
+def _to_unix32(moment: datetime) -> bytes:
+    return int(moment.replace(tzinfo=UTC).timestamp()).to_bytes(4, "big")
+
+
+def _to_registers(moment: datetime) -> bytes:
+    return struct.pack(">6H", *moment.timetuple()[:6])
+
+
+def _to_iec870(moment: datetime) -> bytes:
+    milliseconds = moment.second * 1000 + moment.microsecond // 1000
+    year = moment.year - 2000
+    if year > 0x7F:
+        raise OverflowError
+    return struct.pack(">HBBBBH", year, moment.month, moment.day, moment.hour, moment.minute, milliseconds)
+
+
+def _to_s7(moment: datetime) -> bytes:
+    if not 1990 <= moment.year <= 2089:
+        raise OverflowError
+    day = moment.isoweekday() % 7 + 1  # Sunday is 1
+    return bytes.fromhex(f"{moment:%y%m%d%H%M%S}{moment.microsecond // 1000:03d}{day}")
+
+
+_WRITE: dict[Time, Callable[[datetime], bytes]] = {
+    "time_unix32": _to_unix32,
+    "time_registers": _to_registers,
+    "time_iec870": _to_iec870,
+    "time_s7": _to_s7,
 }

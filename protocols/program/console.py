@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from protocols.program.problem import SettingsError
 from protocols.program.terminal import ago as ago
-from protocols.program.terminal import clean, print_json
+from protocols.program.terminal import print_json, tell
 from protocols.program.terminal import progress as progress
 from protocols.program.terminal import size as size
 from protocols.program.terminal import table as table
@@ -116,7 +116,7 @@ def _say(sentence: str, as_json: bool, problems: Sequence[dict[str, Any]] = ()) 
     if as_json:
         print_json({"error": sentence, "problems": problems})
     else:
-        sys.stderr.write("\n".join(clean(line) for line in sentence.split("\n")) + "\n")
+        tell(sentence, sys.stderr)
 
 
 def _say_problems(error: SettingsError, as_json: bool) -> None:

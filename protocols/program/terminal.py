@@ -101,6 +101,20 @@ def folded_lines(columns: Sequence[str], rows: Sequence[Sequence[Any]], cells: i
     return lines
 
 
+def fold(text: str, cells: int) -> list[str]:
+    """The text in lines that end between words; a word that is wider stays whole, so that it can be copied."""
+    return textwrap.wrap(text, max(cells, 20), break_long_words=False, break_on_hyphens=False) or [""]
+
+
+def tell(sentence: str, stream: TextIO | None = None) -> None:
+    """Write a sentence, on stdout if nothing else is said; between words, where it is a terminal's."""
+    out = sys.stdout if stream is None else stream
+    lines = [clean(line) for line in sentence.split("\n")]
+    if out.isatty():
+        lines = [piece for line in lines for piece in fold(line, get_terminal_size().columns)]
+    out.write("\n".join(lines) + "\n")
+
+
 def _line(line: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
     parts = []
     for text, room, to_right in zip(line, widths, right, strict=True):

@@ -69,11 +69,13 @@ class Health(_Wire):
 class MachineNumbers(_Wire):
     """`last_seq`: the last number given. `sent_seq`: all up to here were taken by the broker at least once.
 
+    `sent_highest`: the highest number that it took; live numbers pass the backlog, and the receiver is to miss them.
     `dropped`: ranges [first, last, reason] that the gateway let go unconfirmed, so that nobody waits for them.
     """
 
     last_seq: Seq
     sent_seq: Seq = 0
+    sent_highest: Seq = 0
     dropped: Annotated[list[tuple[Seq, Seq, Text]], Field(max_length=200)] = []
 
 

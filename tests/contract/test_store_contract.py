@@ -419,9 +419,9 @@ def test_a_gateway_is_told_of_what_it_sent_and_of_nothing_else(store: Store) -> 
     assert (list(store.confirm(GATEWAY).machines), list(store.confirm(other).machines)) == ([], ["oven-1", "press-1"])
 
 
-def lanes(store: Store) -> dict[str, list[tuple[str, int, list[tuple[int, int]]]]]:
+def lanes(store: Store, gateway: GatewayTopic = GATEWAY) -> dict[str, list[tuple[str, int, list[tuple[int, int]]]]]:
     """Machine → (epoch, through, missing) of each of its lanes that the gateway is told of, the present one first."""
-    told = store.confirm(GATEWAY)
+    told = store.confirm(gateway)
     return {
         name: [(lane.epoch, lane.through, lane.missing) for lane in (first, *told.others.get(name, []))]
         for name, first in told.machines.items()
@@ -446,6 +446,30 @@ def test_every_lane_that_the_status_names_is_confirmed(store: Store) -> None:
     assert lanes(store)["press-1"] == [("e1", 1, [])], "named no more, and nothing was stored in it lately"
     store.commit([telemetry(2, epoch="old", received_us=NOW + 3600 * SECOND)])
     assert lanes(store)["press-1"] == [("e1", 1, []), ("old", 2, [])]
+
+
+def test_a_gateway_that_got_another_name_is_told_of_what_it_took_along(store: Store) -> None:
+    """Its outbox holds batches that name it as it was called before, and they come after new ones."""
+    renamed = GatewayTopic(PLANT, "gw-2")
+    store.commit([beat({"press-1": MachineNumbers(last_seq=9, sent_seq=1)}), telemetry(1)])
+    said = {"press-1": MachineNumbers(last_seq=9, sent_seq=4)}
+    store.commit([beat(said, gateway=renamed, received_us=NOW + SECOND)])
+    store.commit([telemetry(9, gateway="gw-2"), telemetry(2), telemetry(3)])
+    assert lanes(store, renamed) == {"press-1": [("e1", 3, [(4, 8)])]}
+    (found,) = store.ledgers(PRESS)
+    assert (found.sent, found.named) == (4, True)
+
+
+def test_two_gateways_that_hold_one_epoch_are_both_told(store: Store) -> None:
+    """A copied disk under a name of its own still has what was kept in the copy."""
+    first, second = {"press-1": MachineNumbers(last_seq=9, sent_seq=3)}, {"press-1": MachineNumbers(last_seq=5)}
+    copied = GatewayTopic(PLANT, "gw-2")
+    store.commit([beat(first), telemetry(1), telemetry(3)])
+    store.commit([beat(gateway=copied, epoch="e2", others={"press-1": {"e1": second["press-1"]}})])
+    expected = {"press-1": [("e1", 1, [(2, 2)])]}
+    assert (lanes(store), lanes(store, copied)) == (expected, expected)
+    store.commit([beat(first, received_us=NOW + SECOND)])
+    assert (lanes(store), lanes(store, copied)) == (expected, expected)
 
 
 def test_a_gateway_without_anything_gets_an_empty_account(store: Store) -> None:

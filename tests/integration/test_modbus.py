@@ -11,11 +11,13 @@ import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from protocols.field.contract import DeviceAway, DeviceTimeout, Group, Quality, Scan, Value
 from protocols.field.modbus import Settings, TagSettings, driver, tag
+from protocols.field.modbus_codec import RegisterDecoder
 from protocols.field.modbus_driver import ModbusDriver
 from protocols.field.modbus_line_lean import LeanLine
 from protocols.field.modbus_line_pymodbus import PymodbusLine
@@ -604,3 +606,30 @@ async def test_what_values_mean(new_device: NewDevice) -> None:
         unit.holding.update({3: 4, 0: 0})
         scan = await device.scan()
         assert (scan.values[0], scan.values[3]) == ("off", 65_540)
+
+
+async def test_a_scans_time_is_the_moment_of_its_last_answer_not_of_its_decoding(
+    new_device: NewDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two blocks: the time lies between the second answer and the first decoding, however long that takes."""
+    answered_us, decoding_us = list[int](), list[int]()
+    decode = RegisterDecoder.decode
+
+    def answer(asked: Asked) -> int:
+        time.sleep(0.003)  # scans have milliseconds
+        answered_us.append(time.time_ns() // 1000)
+        return 0
+
+    def slow_decode(self: RegisterDecoder, content: bytes) -> Any:
+        decoding_us.append(time.time_ns() // 1000)
+        time.sleep(0.003)
+        return decode(self, content)
+
+    monkeypatch.setattr(RegisterDecoder, "decode", slow_decode)
+    async with plc({1: Unit(holding={0: 1, 1000: 2})}) as server:
+        server.refuse = answer
+        device = new_device(server.port, *registers(0, 1000))
+        await device.connect()
+        scan = await device.scan()
+    assert (len(answered_us), len(decoding_us)) == (2, 2)
+    assert answered_us[1] // 1000 * 1000 <= scan.time_us <= decoding_us[0]

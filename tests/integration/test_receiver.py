@@ -427,6 +427,7 @@ async def test_a_gateway_that_connects_hears_at_once_even_if_nothing_is_known_of
         await send(link, GATEWAY.status, online(7))
         assert (await word(link)).machines == {}
         await send(link, GATEWAY.status, online(7, timestamp=NOW_MS + 1))
+        assert (await word(link)).machines == {}  # a heartbeat is answered, a little later
         await send(link, GATEWAY.status, online(8, machines={PRESS.machine: MachineNumbers(last_seq=2)}))
         assert await confirmed(link) == MachineConfirm(epoch=EPOCH, through=0)
         await running.took(beat=3)
@@ -520,6 +521,20 @@ async def test_a_clone_is_told_to_be_silent_and_the_first_goes_on(broker: Broker
 
 
 # --- what an own gateway sends and nobody can read ---
+
+
+async def test_a_gateway_that_got_another_name_hears_of_the_batches_that_have_the_old_one(
+    broker: Broker, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(confirmer, "CALM_S", 10 * PATIENCE_S)  # no heartbeat of its own must be needed
+    async with receiving(broker, path), gateway(broker) as link:
+        await send(link, GATEWAY.status, online(7, machines={PRESS.machine: MachineNumbers(last_seq=20)}))
+        assert (await confirmed(link)).through == 0
+        for seq in range(1, 21, 4):
+            await send(link, PRESS.telemetry, *(mark(binary(seq + at, sender="gw-0")) for at in range(4)))
+            said = await confirmed(link)
+            while said.through < seq + 3:
+                said = await confirmed(link)
 
 
 async def test_a_batch_that_can_never_be_read_stops_nobody_for_ever(broker: Broker, path: Path) -> None:

@@ -35,6 +35,9 @@ async def test_the_tree_with_values_and_a_filter(holdfast: Toolbox, tmp_path: Pa
         assert (nodes[f"{press}Pressure"]["type"], nodes[f"{press}Pressure"]["value"]) == ("Float", 2.5)
         assert nodes[f"{press}Label"]["value"] == "Presse"
         assert nodes[f"{press}Curve"]["array"] is True
+        # As a tag would have them.
+        assert (nodes[f"{press}Code"]["value"], nodes[f"{press}Since"]["value"][-1]) == ("01ab", "Z")
+        assert nodes[f"{press}Robot"]["value"]["Name"] == "Anna"
         assert "BadSensorFailure" in nodes[f"{press}Broken"]["trouble"]
         assert nodes["nsu=urn:plant:oven;s=Temperature"]["value"] == 900.0
         assert not [node for node in nodes if node.startswith("i=")]  # the standard's own
@@ -52,6 +55,8 @@ async def test_chosen_variables_become_tags_that_can_be_read(holdfast: Toolbox, 
     async with opcua_server() as server:
         listed = await holdfast.run(tmp_path, "browse", server.url, "--tags", "-f", "Item1*")
         assert listed.out.splitlines()[0] == '- {name: Item1, node: "nsu=urn:plant:press;s=Item1", type: int}'
+        parts = await holdfast.run(tmp_path, "browse", server.url, "--tags", "-f", "Robot")
+        assert "! no tags: Robot (without a value, an array or a structure: of those take a part with" in parts.flat
         written = await holdfast.run(tmp_path, "browse", server.url, "--write", "oven", "-f", "*e*", "--json")
         names = [tag["name"] for tag in written.json["tags"]]
         assert {"Temperature", "OvenTemperature", "Recipe", "Since"} <= set(names)

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.brokers import free_port
 from tests.support.modbus_servers import Exchange, scripted
+from tests.support.terminal import in_terminal
 from tests.support.toolbox import Toolbox, configuration, modbus_device, toolbox, write
 
 
@@ -59,6 +60,22 @@ async def test_a_writable_tag_is_written_once_and_read_back(holdfast: Toolbox, t
         assert server.connections == 1
         text = await holdfast.run(tmp_path, "write", "press-plc/setpoint", "40", "-y")
         assert text.out == "setpoint of press-plc was 42.5 °C,\nand is 40 °C now, as the device says.\n"
+
+
+async def test_the_value_is_typed_again_before(tmp_path: Path) -> None:
+    device = Registers()
+    async with scripted(device) as server:
+        write(tmp_path, configuration(modbus_device("press-plc", server.port, *TAGS)))
+        question = "setpoint of press-plc is 23.5. Type 42.5 to write it:"
+        refused = await in_terminal(tmp_path, "write", "setpoint", "42.5", answers={question: "y"})
+        assert (refused.code, device.held) == (1, [235, 7])
+        assert "nothing was written" in refused.text
+        agreed = await in_terminal(tmp_path, "write", "setpoint", "42.5", answers={question: "42.5"})
+        assert (agreed.code, device.held) == (0, [425, 7]), agreed
+        assert "and is 42.5 °C now, as the device says." in agreed.flat
+        beyond = await in_terminal(tmp_path, "write", "setpoint", "99", "--yes")
+        assert (beyond.code, beyond.widest <= 80) == (69, True), "a long sentence ends its lines between words"
+        assert "not written, 99 is outside what may be written, 0 to 80" in beyond.flat
 
 
 async def test_nothing_else_is_ever_written(holdfast: Toolbox, tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ class World:
                     thing=GATEWAY.thing, version="simulated", session=session, epoch=outbox.epoch,
                     instance=outbox.instance, host="simulated", now_us=time.time_ns() // 1000,
                     uptime_s=time.monotonic() - started_s, broker_host="broker", stats=stats, full_in_s=None,
-                    held=held, sent={lane: forwarder.window.sent_seq(lane) for lane in held}, devices={},
+                    held=held, sent={lane: forwarder.window.sent(lane) for lane in held}, devices={},
                     readings_lost=0, clock=ClockStatus(), config_hash="",
                 )
             )  # fmt: skip

@@ -700,7 +700,9 @@ BUFFER = record(
     oldestSec=(or_null(COUNT), None),
     fullInSec=(or_null(COUNT), None),
 )
-NUMBERS = record(lastSeq=(SEQ, NEEDED), sentSeq=(SEQ, 0), dropped=(array(200, SEQ, SEQ, text(500)), []))
+NUMBERS = record(
+    lastSeq=(SEQ, NEEDED), sentSeq=(SEQ, 0), sentHighest=(SEQ, 0), dropped=(array(200, SEQ, SEQ, text(500)), [])
+)
 STATUS = record(
     schemaVersion=(version, 1),
     timestamp=(whole(0, TIME_MS_MAX), NEEDED),

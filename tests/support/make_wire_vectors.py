@@ -683,7 +683,9 @@ def other_vectors() -> list[Vector]:
                 full_in_sec=86_400,
             ),
         ),
-        machines={"press-1": status.MachineNumbers(last_seq=120, sent_seq=117, dropped=[(3, 9, "outbox full")])},
+        machines={
+            "press-1": status.MachineNumbers(last_seq=120, sent_seq=117, sent_highest=119, dropped=[(3, 9, "full")])
+        },
         devices={
             "plc-1": status.DeviceLink(machine="press-1", state="ok", since=TIME_US // 1000 - 5, readings=42),
             "plc-2": status.DeviceLink(machine="press-1", state="away", since=1, reason="plc-2: no answer", readings=0),

@@ -20,6 +20,7 @@ def test_one_take_over_is_a_restart_of_ours_elsewhere_two_are_a_contest() -> Non
     contest = after(*((at, TAKEN) for at in range(TAKE_OVERS)))
     assert contest.sentence.startswith("another client takes this connection over, again and again: two programs use")
     assert "'gw-1'" in contest.sentence
+    assert contest.is_certain
 
 
 def test_take_overs_far_apart_are_none() -> None:
@@ -28,7 +29,10 @@ def test_take_overs_far_apart_are_none() -> None:
 
 def test_a_broker_that_only_hangs_up_tells_by_doing_it_again_and_again_at_once() -> None:
     ends = [(float(at), CLOSED) for at in range(HANG_UPS)]
-    assert "right after it was made" in after(*ends).sentence
+    suspicion = after(*ends)
+    assert "right after it was made" in suspicion.sentence
+    assert "or the line is bad" in suspicion.sentence
+    assert not suspicion.is_certain, "a line that is cut again and again must not be left alone for a minute"
     assert after(*ends[:-1]).sentence == ""
     assert after(*ends, lived_s=SHORT_S).sentence == "", "it was up for a while"
     assert after(*ends, had_session=False).sentence == "", "the broker has forgotten us: it was restarted"
@@ -48,6 +52,7 @@ def test_it_is_over_when_a_connection_lasts() -> None:
     assert contest.sentence
     contest.goes_on(OVER_S)
     assert contest.sentence == ""
+    assert not contest.is_certain
     contest.lost(TAKEN, OVER_S, 500.0, had_session=True)
     assert contest.sentence == ""
 

@@ -23,6 +23,7 @@ from agent.heartbeat import (
 )
 from agent.outbox.contract import Dropped, Held, Lane, OutboxStats
 from agent.poller import DeviceState
+from agent.uplink.track import Sent
 from protocols.uplink.status import OTHERS_MAX, STATUS_BYTES_MAX, Clock, Status, decode
 
 PRESS, OVEN = Lane("press", "00ff"), Lane("oven", "00ff")
@@ -48,7 +49,7 @@ FIGURES = Figures(
     ),
     full_in_s=77,
     held={PRESS: Held(120, ((118, 120),), dropped=(Dropped(3, 9, "outbox full"),)), OVEN: Held(5)},
-    sent={PRESS: 119},
+    sent={PRESS: Sent(119, 120)},
     devices={
         "plc-1": ("press", DeviceState("ok", NOW_US - 5_000_000, "", 42)),
         "plc-2": ("oven", DeviceState("away", NOW_US, "plc-2: no answer", 7, failures=3)),
@@ -76,7 +77,12 @@ def test_every_figure_is_in_its_place() -> None:
     assert (buffer.mode, buffer.queued_messages, buffer.bytes, buffer.limit_bytes) == ("disk", 3, 12_345, 1 << 30)
     assert (buffer.oldest_sec, buffer.full_in_sec) == (61, 77)
     press, oven = status.machines["press"], status.machines["oven"]
-    assert (press.last_seq, press.sent_seq, press.dropped) == (120, 119, [(3, 9, "outbox full")])
+    assert (press.last_seq, press.sent_seq, press.sent_highest, press.dropped) == (
+        120,
+        119,
+        120,
+        [(3, 9, "outbox full")],
+    )
     assert (oven.last_seq, oven.sent_seq, oven.dropped) == (5, 0, [])
     plc = status.devices["plc-2"]
     assert (plc.machine, plc.state, plc.since, plc.reason, plc.readings) == (
@@ -153,7 +159,7 @@ def test_other_epochs_are_told_beside_the_present_one() -> None:
     """Another priority's, and those of an earlier life."""
     high, old = Lane("press", "11"), Lane("oven", "22")
     dropped = (Dropped(2, 2, "gone"),)
-    status = told(held={PRESS: Held(9), high: Held(7), old: Held(3, dropped=dropped)}, sent={high: 6})
+    status = told(held={PRESS: Held(9), high: Held(7), old: Held(3, dropped=dropped)}, sent={high: Sent(6, 7)})
     assert status.machines.keys() == {"press"}
     assert {name: {epoch: one.last_seq for epoch, one in of.items()} for name, of in status.others.items()} == {
         "press": {"11": 7},

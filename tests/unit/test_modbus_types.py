@@ -15,7 +15,7 @@ from protocols.field.contract import Group, Quality, Value, ValueType
 from protocols.field.modbus import Settings, TagSettings, driver, tag
 from protocols.field.modbus_codec import Absent, Encoding, Order, RegisterDecoder, Special
 from protocols.field.modbus_meaning import Counter, Judged, Meaning, total_of
-from protocols.field.modbus_times import REGISTERS
+from protocols.field.modbus_times import REGISTERS, Time, encoded, iso, now_iso
 
 unhurried = settings(deadline=None)  # no test of ours depends on the clock
 
@@ -257,3 +257,21 @@ def test_a_driver_keeps_its_counters_and_refuses_a_strange_memory_whole() -> Non
         with pytest.raises((ValueError, TypeError), match="counter"):
             other.recall({**state, "counters": strange})
     assert restored.total(5) == 65_541
+
+
+@unhurried
+@given(st.sampled_from(sorted(get_args(Time))), st.integers(946_684_800_000, 3_700_000_000_000))
+def test_a_time_is_written_as_it_is_read(kind: Time, milliseconds: int) -> None:
+    text = now_iso(kind, milliseconds * 1000)
+    content = encoded(kind, text)
+    assert len(content) == 2 * REGISTERS[kind]
+    assert iso(kind, content) == text
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [("time_unix32", "2200-01-01T00:00:00Z"), ("time_s7", "1989-01-01"), ("time_iec870", "1999-01-01")],
+)
+def test_a_time_that_does_not_fit_is_refused(kind: Time, text: str) -> None:
+    with pytest.raises(ValueError, match="does not fit"):
+        encoded(kind, text)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from agent import health
 from agent.commands import status as command
 from agent.commands.findings import Finding, Mark
 from agent.running import Life, Sighting
@@ -61,7 +62,7 @@ def findings(status: Status, life: Life = Life.RUNNING) -> dict[str, Finding]:
     ],
 )
 def test_the_buffer_in_words(buffer: Buffer, mark: Mark, text: str) -> None:
-    found = command._buffer(buffer, is_alive=True)
+    found = health.buffer(buffer, is_alive=True)
     assert (found.mark, found.text) == (mark, text)
 
 
