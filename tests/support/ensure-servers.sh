@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Installs the servers that the tests need and pip cannot give: mosquitto, from Debian.
+# Installs the servers that the tests need and pip cannot give: mosquitto and libmodbus, from Debian.
 set -euo pipefail
 export PATH="$PATH:/usr/sbin"
 missing=()
 command -v mosquitto >/dev/null || missing+=(mosquitto)
+ldconfig -p | grep -q libmodbus.so || missing+=(libmodbus5)
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 as_root=()
