@@ -184,7 +184,7 @@ def _run(who: Target, found: Findings, interval_s: float, timeout_s: float) -> N
         def on_ask(unit_id: int, table: Table, address: int) -> None:
             found.requests += 1
             shown.update(
-                f"unit {unit_id}, {table} {address}; {found.requests} requests, {len(found.units)} units found"
+                f"unit {unit_id}, {table} {address}; requests: {found.requests}, units found: {len(found.units)}"
             )
 
         async def whole() -> None:

@@ -18,6 +18,7 @@ from protocols.field.modbus_line import Link, Serial
 from protocols.field.modbus_line_lean import LeanLine
 
 _READ_BYTES = 4096
+_PSEUDO_TERMINALS = range(136, 144)  # Linux's device numbers of the ends under /dev/pts
 _IFLAG, _OFLAG, _CFLAG, _LFLAG, _ISPEED, _OSPEED = range(6)  # the places in what tcgetattr gives
 
 
@@ -44,6 +45,9 @@ async def open_serial(link: Link, transaction: int, tap: Tap | None = None) -> L
 def _set(descriptor: int, serial: Serial) -> None:
     tty.setraw(descriptor, termios.TCSANOW)
     attributes = termios.tcgetattr(descriptor)
+    if os.major(os.fstat(descriptor).st_rdev) in _PSEUDO_TERMINALS:
+        # There is no wire and so no parity. Asked for one again, the C library says that it cannot be set (EINVAL).
+        serial = replace(serial, parity="none")
     attributes[_CFLAG] = control_flags(serial, attributes[_CFLAG])
     attributes[_ISPEED] = attributes[_OSPEED] = getattr(termios, f"B{serial.baudrate}")
     termios.tcsetattr(descriptor, termios.TCSANOW, attributes)

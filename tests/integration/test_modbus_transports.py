@@ -267,6 +267,17 @@ async def test_the_serial_port_is_set() -> None:
     os.close(master)
 
 
+async def test_a_virtual_port_is_opened_again_whatever_its_parity() -> None:
+    """As technicians have them for simulators. The second opening was refused, because only the parity differed."""
+    master, slave = pty.openpty()
+    device = driver("bus", Settings(transport="rtu", serial_port=os.ttyname(slave), parity="odd"), [group(1)])
+    for _ in range(3):
+        await device.connect()
+        await device.close()
+    os.close(slave)
+    os.close(master)
+
+
 def test_frames_are_kept_apart_by_three_and_a_half_characters() -> None:
     assert Serial(9600, "even", 1).frame_gap_s == pytest.approx(0.00401, rel=0.01)
     assert Serial(115200, "even", 1).frame_gap_s == 0.00175

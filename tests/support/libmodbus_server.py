@@ -3,8 +3,8 @@
     python -m tests.support.libmodbus_server tcp|rtu WHERE      WHERE: a port (0: any) or a serial port's path
 
 It serves unit 1 with registers and bits 0 to 199 of each table, and answers whatever libmodbus answers. It says
-"listening PORT" once it does. (libmodbus's own functions for floats are of no use here: those of 3.1.6 mean other orders
-by ABCD and so on than the field does.)
+"listening PORT" once it does. (libmodbus's own functions for floats are of no use here: those of 3.1.6 mean other
+orders by ABCD and so on than the field does.)
 """
 
 from __future__ import annotations
