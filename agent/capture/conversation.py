@@ -18,6 +18,7 @@ from protocols.field.modbus_request import request_of
 from protocols.field.modbus_server import Asked, mbap_frames, rtu_frames
 
 IN_FLIGHT_MAX = 16
+HEADER_BYTES = 6  # of Modbus TCP, up to and with the length
 
 Key = tuple[int, bytes]
 """Unit id and PDU: what is the same question."""
@@ -90,15 +91,19 @@ class _Reader:
         self._ended: tuple[Exchange, int] | None = None  # the last before the line ended, and when it did
         self._is_away = False
         self._rest = 0  # bytes of the last frame that are yet to come
+        self._held = b""  # the beginning of a header: too short to say whose it is
 
     def take(self, record: Record) -> None:
+        if self._held and record.happening is not Happening.RECEIVED and self._last is not None:
+            self._last.pieces.append((max(0, record.time_us - self._last.time_us), self._held))
+            self._held = b""
         match record.happening:
             case Happening.OPENED:
                 self._opened(record)
             case Happening.SENT:
                 self._sent(record)
             case Happening.RECEIVED:
-                self._received(record)
+                self._received(record, self._held + record.content)
             case Happening.LOST | Happening.CLOSED:
                 if self._last is not None:
                     self._ended = self._last, record.time_us
@@ -135,14 +140,23 @@ class _Reader:
         while len(self._waiting) > IN_FLIGHT_MAX:
             del self._waiting[next(iter(self._waiting))]
 
-    def _received(self, record: Record) -> None:
-        for exchange, content in self._divided(record.content):
-            exchange.pieces.append((max(0, record.time_us - exchange.time_us), content))
+    def _received(self, record: Record, content: bytes) -> None:
+        self._held = b""
+        for exchange, part in self._divided(content):
+            exchange.pieces.append((max(0, record.time_us - exchange.time_us), part))
+
+    @property
+    def _is_one_of_several(self) -> bool:
+        """Whether more than one question waits for its answer."""
+        return sum(not one.pieces for one in self._waiting.values()) > 1
 
     def _divided(self, content: bytes) -> Iterable[tuple[Exchange, bytes]]:
         """Who gets which part. A frame that answers one that still waits goes there, all else to the last."""
         while content:
             if self._rest == 0 and not self.found.is_rtu:
+                if len(content) < HEADER_BYTES and self._is_one_of_several:
+                    self._held = content
+                    return
                 size = frame_size(content)
                 target = self._waiting.get(int.from_bytes(content[:2], "big")) if size else None
                 self._last = target or self._last
@@ -156,10 +170,10 @@ class _Reader:
 
 def frame_size(received: bytes) -> int:
     """How long the Modbus TCP frame that begins here says it is; 0 where none does."""
-    if len(received) < 6:
+    if len(received) < HEADER_BYTES:
         return 0
     _, protocol, length = struct.unpack_from(">HHH", received)
-    return 6 + length if protocol == 0 else 0
+    return HEADER_BYTES + length if protocol == 0 else 0
 
 
 def verdict(exchange: Exchange) -> str:

@@ -24,9 +24,10 @@ _TCP, _UDP = 6, 17
 
 
 def pcap(records: Iterable[Record], transport: str, port: int) -> Iterator[bytes]:
-    """The file in pieces."""
+    """The file in pieces. The records are as they stand in the file: none is larger than a packet."""
     yield struct.pack(">IHHiIII", _MAGIC, 2, 4, 0, 0, _SNAP_BYTES, _RAW_IP)
-    line = _Datagrams(port) if transport == "udp" else _Stream(port or MODBUS_PORT)
+    port = port if 0 < port < 65_536 else MODBUS_PORT
+    line = _Datagrams(port) if transport == "udp" else _Stream(port)
     for record in records:
         for packet in line.packets(record):
             time_us = max(0, record.time_us)

@@ -103,10 +103,9 @@ def _content(record: Any) -> dict[str, str]:
 
 def _write_pcap(found: Capture, path: Path) -> None:
     from agent.capture.pcap import pcap
-    from agent.capture.records import joined
 
     port = found.header.endpoint.rpartition(":")[2]
-    pieces = pcap(joined(found.records), found.header.transport, int(port) if port.isdigit() else 0)
+    pieces = pcap(found.records, found.header.transport, int(port) if port.isascii() and port.isdigit() else 0)
     try:
         with path.open("xb") as file:
             file.writelines(pieces)

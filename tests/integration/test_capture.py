@@ -18,7 +18,7 @@ from agent.capture.records import Capture, Header
 from agent.capture.ring import read_file
 from agent.capture.service import CaptureService
 from agent.settings import read
-from protocols.field.contract import Happening
+from protocols.field.contract import Happening, Tap
 from protocols.field.memory import MemoryDriver
 from tests.support.modbus_servers import Exchange, scripted
 from tests.support.programs import Program, programs
@@ -165,6 +165,76 @@ async def test_the_agent_says_why_it_does_not_record(
     state = await answer_to(service, tmp_path, Request(name="x.hfcap", device=device, until_s=9e9))
     assert state is not None
     assert state.is_over and why in state.trouble
+
+
+class Line(MemoryDriver):
+    """A driver whose line a test makes happen."""
+
+    tap: Tap | None = None
+
+    def listen(self, tap: Tap | None) -> None:
+        self.tap = tap
+
+
+@pytest.fixture
+def line(service: CaptureService) -> Line:
+    line = Line("plc", [])
+    service._devices["plc"] = service._devices["plc"][0], line
+    return line
+
+
+async def running(service: CaptureService, line: Line) -> asyncio.Task[None]:
+    """The service's task, once it listens."""
+    task = asyncio.create_task(service.run())
+    async with asyncio.timeout(30):
+        while line.tap is None:  # noqa: ASYNC110  # a test's driver rings no bell
+            await asyncio.sleep(0.01)
+    return task
+
+
+async def test_a_recording_goes_on_after_a_restart(service: CaptureService, line: Line, tmp_path: Path) -> None:
+    control.save(control.request_path(tmp_path), Request(name="x.hfcap", device="plc", until_s=9e9))
+    for content in (b"before", b"after"):
+        task = await running(service, line)
+        assert line.tap is not None
+        line.tap(Happening.RECEIVED, content)
+        task.cancel()
+        await asyncio.wait([task])
+        assert line.tap is None, "nothing listens any more"
+    records = read_file(tmp_path / "captures" / "x.hfcap").records
+    assert [record.content for record in records] == [b"before", b"after"]
+    assert control.load(control.request_path(tmp_path), Request) is not None
+
+
+async def test_a_fault_ends_the_recording_where_that_is_wanted(
+    service: CaptureService, line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.capture.service.AFTER_FAULT_S", 0.0)
+    monkeypatch.setattr("agent.capture.service.LOOK_S", 0.01)
+    request = Request(name="x.hfcap", device="plc", until_s=9e9, until_fault=True)
+    control.save(control.request_path(tmp_path), request)
+    task = await running(service, line)
+    assert line.tap is not None
+    line.tap(Happening.SENT, b"?")
+    await asyncio.sleep(0.05)
+    assert line.tap is not None, "a question is no fault"
+    line.tap(Happening.TIMED_OUT, b"")
+    await asyncio.to_thread(_gone, control.request_path(tmp_path))
+    task.cancel()
+    await asyncio.wait([task])
+    state = control.load(control.state_path(tmp_path), State)
+    assert state is not None
+    assert (state.is_over, state.faults, state.requests) == (True, 1, 1)
+    assert len(read_file(tmp_path / "captures" / "x.hfcap").records) == 2
+
+
+async def test_the_agent_keeps_its_latest_recordings(service: CaptureService, line: Line, tmp_path: Path) -> None:
+    del line  # it only has to be there
+    for number in range(8):
+        request = Request(name=f"x{number}.hfcap", device="plc", until_s=0)
+        await answer_to(service, tmp_path, request)
+    kept = sorted(path.name for path in (tmp_path / "captures").iterdir())
+    assert kept == [f"x{number}.hfcap" for number in range(3, 8)]
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[" * 9999, '{"name": "../x.hfcap", "device": "plc", "until_s": 9e9}'])

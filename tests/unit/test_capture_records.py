@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import struct
+import zlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -148,3 +151,29 @@ def test_what_nobody_takes_is_bounded() -> None:
     raw = HEADER.encode() + b"".join(one for _, one in packer.take())
     assert len(raw) <= 12 * BLOCK_BYTES + len(HEADER.encode())
     assert read_capture(raw).records[-1].time_us == 1999
+
+
+def test_the_file_is_as_its_document_says() -> None:
+    """A reader written from docs/capture.md alone."""
+    text = (Path(__file__).parents[2] / "docs" / "capture.md").read_text(encoding="utf-8")
+    (kinds,) = re.findall(r"^\| kind \| 1 \| (.*) \|$", text, re.MULTILINE)
+    assert [int(word.split()[0]) for word in kinds.split(", ")] == [int(one) for one in Happening]
+    records = [Record(Happening.SENT, 1_796_040_000_000_000 + at, bytes([at]) * 900) for at in range(20)]
+    raw = whole(records)
+    line, _, _ = raw.partition(b"\n")
+    assert set(json.loads(line)) == set(re.findall("`([a-z_]+)`", text[text.index("`holdfast_capture`") :])[:7])
+    assert (len(line) + 1) % 4096 == 0
+    found, numbers = [], []
+    for start in range(len(line) + 1, len(raw), 4096):
+        block = raw[start : start + 4096]
+        magic, checksum, number, used = struct.unpack_from(">4sIQH", block)
+        assert (magic, checksum) == (b"HFCB", zlib.crc32(block[8:]))
+        numbers.append(number)
+        at = 18
+        while at < 18 + used:
+            kind, time_us, length = struct.unpack_from(">BqH", block, at)
+            found.append((kind, time_us, block[at + 11 : at + 11 + length]))
+            at += 11 + length
+        assert not any(block[18 + used :])
+    assert found == [(3, record.time_us, record.content) for record in records]
+    assert numbers == [*range(len(numbers))]
