@@ -13,6 +13,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from bench import broker, edge, machine
@@ -42,6 +43,7 @@ def main() -> int:
     words = " ".join(sys.argv[1:])
     found = {
         "command": f"python -m bench {words}".strip(),
+        "date": datetime.now(UTC).date().isoformat(),
         "machine": described,
         "versions": options.versions,
         "seconds": round(time.monotonic() - begun_s),

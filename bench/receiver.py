@@ -278,8 +278,11 @@ class Publication:
     retain: bool = False
 
 
-def run(kind: type[Candidate], load: Load) -> Figures:
-    """One contestant under one load. Raises RunFailed where anything is lost, doubled or changed."""
+def run(kind: type[Candidate], load: Load, watch: Callable[[Process], Callable[[], None]] | None = None) -> Figures:
+    """One contestant under one load. Raises RunFailed where anything is lost, doubled or changed.
+
+    `watch`: called with its process when it is let go, and what that gives when all is stored.
+    """
     per_gateway = -(-load.messages // load.gateways)
     load = Load(load.gateways, load.tags, load.scans, per_gateway * load.gateways)
     with TemporaryDirectory(prefix="holdfast-bench-") as name, ExitStack() as stack:
@@ -298,14 +301,19 @@ def run(kind: type[Candidate], load: Load) -> Figures:
         known = load.gateways * load.tags * load.scans
         wait_until(lambda: contestant.stored() == known, "the first messages' commit", TIMEOUT_S, receiver)
         rest = [list(stream) for stream in streams]
-        figures = _let_go(contestant, receiver, publisher, rest, load)
+        figures = _let_go(contestant, receiver, publisher, rest, load, watch)
         receiver.stop()
         contestant.check(load, lambda gateway: _batches(load, gateway, per_gateway + 1))
         return figures
 
 
 def _let_go(
-    contestant: Candidate, receiver: Process, publisher: Publisher, rest: list[list[Publication]], load: Load
+    contestant: Candidate,
+    receiver: Process,
+    publisher: Publisher,
+    rest: list[list[Publication]],
+    load: Load,
+    watch: Callable[[Process], Callable[[], None]] | None,
 ) -> Figures:
     before = contestant.stored()
     os.kill(receiver.pid, signal.SIGSTOP)
@@ -314,10 +322,13 @@ def _let_go(
         begun, begun_s = cost(receiver.pid), time.perf_counter()
     finally:
         os.kill(receiver.pid, signal.SIGCONT)
+    ended_watching = watch(receiver) if watch else None
     wanted = before + load.readings
     wait_until(lambda: contestant.stored() >= wanted, "the last message's commit", TIMEOUT_S, receiver, pause_s=0.01)
     wall_s, ended = time.perf_counter() - begun_s, cost(receiver.pid)
     cpu_s = ended.cpu_s - begun.cpu_s
+    if ended_watching:
+        ended_watching()
     return Figures(load.messages / wall_s, load.readings / wall_s, load.readings / cpu_s, ended.rss_bytes / 1e6)
 
 
