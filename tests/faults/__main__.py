@@ -75,11 +75,12 @@ def main() -> int:
 
 
 def _write(document: Path, table: str, seed: str) -> None:
-    before, heading, _ = document.read_text(encoding="utf-8").partition("\n## Results\n")
+    before, heading, after = document.read_text(encoding="utf-8").partition("\n## Results\n")
+    _, following, rest = after.partition("\n## ")
     command = "python -m tests.faults " + " ".join(sys.argv[1:])
     when = time.strftime("%Y-%m-%d", time.gmtime())
     said = f"{when}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, {seed}:"
-    whole = f"{before}{heading}\n{said}\n\n```sh\n{command}\n```\n\n{table}\n"
+    whole = f"{before}{heading}\n{said}\n\n```sh\n{command}\n```\n\n{table}\n{following}{rest}"
     document.write_text(whole, encoding="utf-8")
 
 

@@ -281,17 +281,25 @@ class Line:
         """How many answers the devices of all gateways have given."""
         return sum(_last(s.log, s.base) - s.base for gateway in self.gateways for s in gateway.sources)
 
-    async def drained(self, patience_s: float) -> None:
-        """Wait until all that was answered so far is stored, but for what may have been in hand when an agent died."""
+    async def drained(self, patience_s: float) -> list[float]:
+        """Wait until all that was answered so far is stored, but for what may have been in hand when an agent died.
+
+        How long it took beside it, again and again, until what is acquired from now on was in the database.
+        """
         sources = [source for gateway in self.gateways for source in gateway.sources]
         wanted = {source.name: {number for number, _ in oracle.answered(source.log)} for source in sources}
 
         def stored() -> bool:
-            self.store.refresh()
             found = self.store.numbers
             return all(len(wanted[s.name] - set(found.get(s.tag, ()))) <= IN_HAND_MAX for s in sources)
 
-        await self.until("the backlog is stored", stored, patience_s)
+        end_s = time.monotonic() + patience_s
+        lags_s: list[float] = []
+        while not lags_s or not await asyncio.to_thread(stored):
+            if time.monotonic() > end_s:
+                raise Stuck(f"waited {patience_s:.0f} s in vain: the backlog is stored")
+            lags_s.append(await self.flows("while the backlog is stored"))
+        return lags_s
 
     async def recovers(self, when: str, patience_s: float = FLOW_PATIENCE_S) -> None:
         """As `flows`, and on record: call it when a fault has just ended."""

@@ -9,6 +9,7 @@ import asyncio
 import dataclasses
 import json
 import random
+import signal
 import sqlite3
 import sys
 import time
@@ -42,6 +43,7 @@ async def play(row: Row, count: int, seed: int, folder: Path) -> Outcome:
 
 def main() -> None:
     name, count, seed, folder = sys.argv[1:]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what runs for the row ends with it
     outcome = asyncio.run(play(BY_NAME[name], int(count), int(seed), Path(folder)))
     print(json.dumps(dataclasses.asdict(outcome)))
 

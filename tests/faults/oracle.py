@@ -51,6 +51,10 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.forget()
+
+    def forget(self) -> None:
+        """It is another database now."""
         self.numbers: dict[str, Counter[int]] = {}
         self._highest: dict[tuple[str, int], int] = {}
         self._through = 0
