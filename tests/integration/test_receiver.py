@@ -6,7 +6,9 @@ A wait here has a limit only so that a failure says where it waited; no time is 
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
+import math
 import sqlite3
 import sys
 import zlib
@@ -17,8 +19,10 @@ from pathlib import Path
 
 import msgpack
 import pytest
+import zstandard
 
 from cloud import confirmer, overview, receiver
+from cloud.commands.payload import explained
 from cloud.confirmer import LANES_MAX
 from cloud.receiver import Receiver
 from cloud.store.contract import Committed, Item, Totals
@@ -297,18 +301,30 @@ GARBAGE = {
     "seq beyond 64 bits": b'{"schemaVersion": 1, "timestamp": 1, "seq": 9223372036854775808, "values": {"a": 1}}',
     "no values": b'{"schemaVersion": 1, "timestamp": 1, "seq": 1, "values": {}}',
     "another version": b'{"schemaVersion": 2, "timestamp": 1, "seq": 1, "values": {"a": 1}}',
+    "seq of 64 ones": b'{"schemaVersion": 1, "timestamp": 1, "seq": 18446744073709551615, "values": {"a": 1}}',
+    "a value beyond 64 bits": b'{"schemaVersion": 1, "timestamp": 1, "seq": 1, "values": {"a": 18446744073709551616}}',
     "NaN": b'{"schemaVersion": 1, "timestamp": 1, "seq": 1, "values": {"a": NaN}}',
+    "infinity": b'{"schemaVersion": 1, "timestamp": 1, "seq": 1, "values": {"a": -Infinity}}',
+    "infinity by exponent": b'{"schemaVersion": 1, "timestamp": 1, "seq": 1, "values": {"a": 1e999}}',
+    "NaN in MessagePack": msgpack.packb({"schemaVersion": 1, "timestamp": 1, "seq": 1, "values": {"a": math.nan}}),
+    "bad UTF-8": b'{"schemaVersion": 1, "timestamp": 1, "seq": 1, "values": {"a": "\xc3\x28"}}',
+    "bad UTF-8 in MessagePack": b"\x92\x01\xa2\xc3\x28",
     "half a surrogate pair": b'{"schemaVersion": 1, "timestamp": 1, "seq": 1, "values": {"a": "\\ud800"}}',
     "deeper than any message": b'{"a":' * 5000,
+    "deeper than any MessagePack": b"\x91" * 5000,
     "a list": json.dumps([1, "gw-1", "", 1]).encode(),
     "MessagePack of nothing like it": msgpack.packb({b"\xff": 1, 2: {}}),
     "half a zstd frame": binary(1)[:-7],
     "a zlib bomb": zlib.compress(b"\x00" * (17 << 20)),
+    "a gzip bomb": gzip.compress(b"\x00" * (17 << 20)),
+    "a zstd bomb": zstandard.ZstdCompressor().compress(b"\x00" * (64 << 20)),
+    "compressed twice": zstandard.ZstdCompressor().compress(binary(1)),
     "too large": b"{" + b" " * (1 << 20),
 }
 
 
 async def test_garbage_of_every_kind_becomes_a_dead_letter_and_reception_goes_on(broker: Broker, path: Path) -> None:
+    """Each with its reason and its whole payload, acknowledged, and shown as far as it can be read."""
     async with receiving(broker, path) as running, gateway(broker) as link:
         await send(link, PRESS.telemetry, *GARBAGE.values())
         await send(link, GATEWAY.status, b"\x80", b"{}", online().replace(b"1790000000000", b"-1"))
@@ -320,6 +336,7 @@ async def test_garbage_of_every_kind_becomes_a_dead_letter_and_reception_goes_on
         payloads = await running.store.call(lambda store: {store.dead_letter(one.id)[1] for one in letters})
         assert payloads >= set(GARBAGE.values())
         assert all(letter.reason and "\n" not in letter.reason for letter in letters)
+        assert all(explained(PRESS.telemetry, payload) for payload in payloads)
         assert (await running.totals()).readings == 2
 
 
