@@ -17,6 +17,7 @@ from agent.commands.check_host import clock
 from agent.commands.commission_trial import Trial
 from agent.commands.findings import Mark, split
 from agent.commands.greeting import greeted
+from agent.derived import Board
 from agent.toolbox.report import BrokerSheet, DeviceSheet, Report
 from protocols.field.opcua_trust import fingerprint
 from protocols.program.version import program_version
@@ -61,18 +62,19 @@ async def _devices(
 ) -> list[DeviceSheet]:
     """In the order of `devices`. Those of one endpoint wait for each other: it may take a single client."""
     gate = asyncio.Semaphore(AT_ONCE_MAX)
-    together: dict[str, list[Device]] = {}
-    for device in devices:
-        together.setdefault(device.endpoint, []).append(device)
+    boards: dict[str, Board] = {}
+    together: dict[str, list[Trial]] = {}
+    trials = [Trial(configuration, device, boards.setdefault(device.machine, {})) for device in devices]
+    for device, trial in zip(devices, trials, strict=True):
+        together.setdefault(device.endpoint, []).append(trial)
 
-    async def one_endpoint(those: Sequence[Device]) -> dict[str, DeviceSheet]:
+    async def one_endpoint(those: Sequence[Trial]) -> None:
         async with gate:
-            return {device.name: await Trial(configuration, device).run(reads, done) for device in those}
+            for trial in those:
+                await trial.run(reads, done)
 
-    found: dict[str, DeviceSheet] = {}
-    for sheets in await asyncio.gather(*map(one_endpoint, together.values())):
-        found |= sheets
-    return [found[device.name] for device in devices]
+    await asyncio.gather(*map(one_endpoint, together.values()))
+    return [trial.sheet() for trial in trials]
 
 
 async def _broker(configuration: Configuration) -> BrokerSheet:

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from agent import drivers
 from agent.commands.doubt import doubts
 from agent.commands.findings import split
 from agent.commands.polling import (
+    ASK_AGAIN_S,
+    FIRST_VALUES_S,
     Latest,
     Reading,
     driven,
     iso,
     reason,
     shown,
-    values,
     word,
     written,
 )
+from agent.derived import Board
+from agent.shaping import shaping
 from agent.toolbox.report import DeviceSheet, GroupSheet, Latency, TagSheet
-from protocols.field.contract import Driver, Evidence, FieldError, Group, Inspects, Quality, Tag
+from protocols.field.contract import Driver, Evidence, FieldError, Group, Inspects, Quality, Scan, Tag
 
 if TYPE_CHECKING:
     from agent.settings import Configuration, Device
@@ -34,45 +38,61 @@ BETWEEN_S = 0.2
 class Trial:
     """One device's part of the report, as it fills."""
 
-    def __init__(self, configuration: Configuration, device: Device) -> None:
+    def __init__(self, configuration: Configuration, device: Device, board: Board) -> None:
+        """`board`: what derived tags of its machine are made of."""
         self._device = device
-        self._data_dir = configuration.settings.data_dir
+        self._driver = drivers.make(device, device.groups, configuration.settings.data_dir)
+        self._shape = shaping(device, board, self._driver, reports_all=True).of
         self._written = written(configuration, device.name)
         self._address_key = device.address_key or ""
-        self._latest = {group.name: Latest(group) for group in device.groups}
+        self._latest = {group.name: Latest(group) for group in device.published}
         self._evidence: dict[str, Sequence[Evidence]] = {}
         self._requests: dict[str, int] = {}
         self._latencies_s: list[float] = []
         self._trouble = ""
 
-    async def run(self, reads: int, done: Callable[[], None]) -> DeviceSheet:
+    async def run(self, reads: int, done: Callable[[], None]) -> None:
         """Connect, read every tag so many times, close. Faults are in the sheet. `done` is called after each read."""
-        driver = drivers.make(self._device, self._device.groups, self._data_dir)
         try:
-            async with driven(self._device, driver):
+            async with driven(self._device, self._driver):
                 for number in range(reads):
                     if number:
                         await asyncio.sleep(BETWEEN_S)
                     for group in self._device.groups:
-                        await self._read(driver, group)
+                        await self._read(self._driver, group)
                     done()
         except FieldError as error:
             self._trouble = str(error)
-        return self._sheet(driver.facts() if isinstance(driver, Inspects) else {})
 
     async def _read(self, driver: Driver, group: Group) -> None:
         if not isinstance(driver, Inspects):
-            self._latest[group.name] = await values(driver, group)
+            await self._first_values(driver, group)
             return
         seen = await driver.inspect(group)
-        for scan in seen.scans:
-            self._latest[group.name].take(scan)
+        self._take(group, seen.scans)
         self._evidence[group.name] = seen.evidence
         self._requests[group.name] = len(seen.latencies_s)
         self._latencies_s += seen.latencies_s
 
-    def _sheet(self, facts: Mapping[str, str]) -> DeviceSheet:
+    async def _first_values(self, driver: Driver, group: Group) -> None:
+        """Of a driver that is not to be looked into: as `holdfast read` does."""
+        end_s = time.monotonic() + FIRST_VALUES_S
+        while True:
+            self._take(group, await driver.read(group))
+            if self._latest[group.name].is_complete or time.monotonic() > end_s:
+                return
+            await asyncio.sleep(ASK_AGAIN_S)
+
+    def _take(self, group: Group, scans: Sequence[Scan]) -> None:
+        """Filtered, and what is derived of it, as the agent would do it."""
+        for scan in self._shape(group, scans, time.monotonic(), time.time_ns() // 1000):
+            self._latest[scan.group.name].take(scan)
+
+    def sheet(self) -> DeviceSheet:
+        """What came of it. Once all devices of the machine were read: a derived tag may be made of any of them."""
         device = self._device
+        for group in device.groups:
+            self._take(group, [])
         trouble, fix = split(self._trouble) if self._trouble else ("", "")
         order = getattr(device.settings, "order", None)
         return DeviceSheet(
@@ -80,17 +100,17 @@ class Trial:
             device.machine,
             device.protocol,
             device.endpoint,
-            facts,
+            self._driver.facts() if isinstance(self._driver, Inspects) else {},
             trouble,
             fix,
             _latency(self._latencies_s),
-            [self._group(group) for group in device.groups],
-            [tag for group in device.groups for tag in self._tags(group, trouble)],
-            [doubt for one in self._latest.values() for doubt in doubts(self._written, order, one)],
+            [self._group(group) for group in device.published],
+            [tag for group in device.published for tag in self._tags(group, trouble)],
+            [doubt for group in device.groups for doubt in doubts(self._written, order, self._latest[group.name])],
         )
 
     def _group(self, group: Group) -> GroupSheet:
-        plan = list(planned(self._device, group))
+        plan = list(planned(self._device, group)) if group in self._device.groups else ["computed at each read"]
         return GroupSheet(group.name, group.period_s, len(group.tags), plan, self._requests.get(group.name))
 
     def _tags(self, group: Group, trouble: str) -> Iterator[TagSheet]:
@@ -101,7 +121,10 @@ class Trial:
     def _configured(self, tag: Tag) -> Evidence:
         """Where the device itself has said nothing, or its driver does not tell: what the configuration says."""
         keys = self._written[tag.name]
-        return Evidence(str(keys.get(self._address_key, "-")), str(keys.get("type", "-")), str(keys.get("order", "")))
+        place = keys.get(self._address_key) or keys.get("expression") or keys.get("rate_of", "-")
+        computed = {"expression": "derived", "rate_of": "change per second"}
+        kind = next((what for key, what in computed.items() if key in keys), keys.get("type", "-"))
+        return Evidence(str(place), str(kind), str(keys.get("order", "")))
 
 
 def _tag(group: Group, tag: Tag, evidence: Evidence, reading: Reading | None, trouble: str) -> TagSheet:

@@ -102,6 +102,26 @@ async def test_what_is_open_is_said_on_80_columns(holdfast: Toolbox, tmp_path: P
     assert (nowhere.code, "is no directory" in nowhere.err) == (64, True)
 
 
+async def test_derived_tags_are_tried_too(holdfast: Toolbox, tmp_path: Path, press: Plc) -> None:
+    """Whichever device of the machine they are made of, and whoever is read first."""
+    first, second = (modbus_device(name, press.port, machine="m-1") for name in ("first", "second"))
+    first["groups"][0] |= {
+        "tags": [{"name": "oil", "address": 40003, "type": "int16", "scale": 0.1}],
+        "derived": [{"name": "sum", "expression": "oil + word", "unit": "K"}, {"name": "growth", "rate_of": "oil"}],
+    }
+    second["groups"][0]["tags"] = [{"name": "word", "address": 40004}]
+    write(tmp_path, configuration(first, second))
+    said = await holdfast.run(tmp_path, "commission", "--reads", "2", "--json")
+    tags = {tag["name"]: tag for device in said.json["devices"] for tag in device["tags"]}
+    assert {name: (tag["value"], tag["quality"]) for name, tag in tags.items()} == {
+        "oil": (18.7, "good"),
+        "word": (7, "good"),
+        "sum": (25.7, "good"),
+        "growth": (0, "good"),
+    }
+    assert (tags["sum"]["place"], tags["sum"]["type"], tags["sum"]["raw"]) == ("oil + word", "derived", "")
+
+
 @pytest.fixture
 async def oven() -> AsyncIterator[OpcuaServer]:
     async with opcua_server() as server:
