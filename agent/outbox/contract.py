@@ -19,7 +19,8 @@ Rules:
    offered are not let go of whole: half of their scans are appended again under new numbers, the old ones are dropped.
 4. A definition that a batch refers to is stored with it, and kept at least as long as any such batch is here.
 5. An epoch is new when the outbox is created, found damaged (that may be in any call), copied or restored from a
-   backup, or when the receiver knows numbers that it never gave (`fork`). The session number rises with every
+   backup, at the first opening after a boot of the machine (its disk may have been set back to a snapshot), or when the
+   receiver knows numbers that it never gave (`fork`). The session number rises with every
    `next_session`.
 6. A full disk raises OutboxFull and changes nothing; letting go works all the same, because space is kept in reserve.
 7. Calls block and are made from one thread.

@@ -151,30 +151,31 @@ class DiskOutbox:
         _log.error(self.news[-1])
 
     def _recognise(self) -> None:
-        """Where this is a copy, or was put back from a backup, its numbers may be in use: new epochs."""
+        """Where this is a copy, was put back from a backup, or may have been, its numbers may be in use: new epochs."""
         marker, signs = identity.Marker(self._place.directory), identity.find_signs(self._place.directory)
-        before, found = self._lanes.whole.signs, marker.found()
+        before, found, boot = self._lanes.whole.signs, marker.found(), identity.find_boot()
         differences = identity.differences(before, signs)
         if "marker" in before and found not in before["marker"]:
             differences.append("a copy or a restored backup")
+        is_booted = "marker" in before and (not boot or before.get("boot") != [boot])
         made = marker.make()
 
         def change() -> None:
             whole = self._lanes.touch_whole()
             kept = {} if differences else before
-            whole.signs = {**kept, **signs, "marker": [one for one in (found, made) if one is not None]}
-            if differences:
+            whole.signs = {**kept, **signs, "marker": [one for one in (found, made) if one is not None], "boot": [boot]}
+            if differences or is_booted:
                 self._lanes.fork()
+            if differences:
                 whole.id = new_epoch()
 
         try:
             self._safely(lambda: self._write(change))
         except OutboxFull:
-            if differences:
-                raise
-            return  # next time
-        if made is not None:
-            marker.put()
+            change()  # it is written with whatever is written next, so before any number is given
+        else:
+            if made is not None:
+                marker.put()
         if differences:
             self._say(f"this is {' and '.join(differences)}; what is in it keeps its numbers, and a new epoch begins")
 

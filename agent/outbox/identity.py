@@ -4,6 +4,10 @@ Kept in the outbox and compared when it is opened: signs of the machine and its 
 and time of birth of a marker file beside the database. The marker is made anew at each opening, so that a database
 that was put back from a backup names one that is gone; moving or renaming the directory changes nothing, copying it
 does. A false alarm costs no more than a new epoch.
+
+A disk that was set back as a whole, as a virtual machine's to a snapshot, differs in nothing from what it was. But the
+machine has to be started then: so every boot begins a new epoch, and a number that was given before is never given
+again, whatever became of it.
 """
 
 from __future__ import annotations
@@ -49,6 +53,12 @@ def find_signs(directory: Path, root: Path = Path("/")) -> dict[str, list[str]]:
         "disk": _disk(directory, root),
     }
     return {name: [_hash(value) for value in values if value] for name, values in signs.items() if any(values)}
+
+
+def find_boot(root: Path = Path("/")) -> str:
+    """Which boot of the machine this is, hashed; empty where the kernel does not say."""
+    found = _text(root / "proc/sys/kernel/random/boot_id")
+    return _hash(found) if found else ""
 
 
 def differences(before: Signs, now: Signs) -> list[str]:

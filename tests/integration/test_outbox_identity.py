@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.outbox import identity
-from agent.outbox.contract import Draft, Encoded, Lane
+from agent.outbox.contract import Draft, Encoded, Lane, OutboxFull
 from tests.support.timed_outbox import TimedOutbox
 
 
@@ -172,3 +172,64 @@ def test_a_change_of_machine_begins_new_epochs(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(identity, "find_signs", elsewhere)
     expect_new_epoch(TimedOutbox(tmp_path / "o", reserve_bytes=0), epoch, "another machine")
+
+
+def test_every_boot_of_the_machine_begins_a_new_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A virtual machine's disk that was set back to a snapshot differs in nothing, but the machine is started."""
+    monkeypatch.setattr(identity, "_birth", lambda _: "the same for ever")
+    monkeypatch.setattr(identity, "find_boot", lambda: "first")
+    before = build(tmp_path / "o")
+    shutil.copytree(tmp_path / "o", tmp_path / "snapshot")
+    future = TimedOutbox(tmp_path / "o", reserve_bytes=0)
+    assert (future.epoch, future.append([draft()], 2)) == (before, [4]), "a program that is started again goes on"
+    instance = future.instance
+    future.close()
+    shutil.rmtree(tmp_path / "o")
+    (tmp_path / "snapshot").rename(tmp_path / "o")
+    monkeypatch.setattr(identity, "find_boot", lambda: "second")
+    again = TimedOutbox(tmp_path / "o", reserve_bytes=0)
+    assert (again.news, again.instance) == ((), instance), "nothing to be alarmed about: most boots are just that"
+    assert again.epoch != before
+    assert again.append([draft()], 2) == [1]
+    assert again.held()[Lane("m", before)].waiting == ((1, 3),)
+    assert again.held()[Lane("m", before)].last == 3
+    again.close()
+
+
+def test_where_the_kernel_names_no_boot_every_opening_begins_a_new_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity, "find_boot", lambda: "")
+    epochs = {build(tmp_path / "o") for _ in range(3)}
+    assert len(epochs) == 3
+
+
+def test_a_full_disk_does_not_keep_it_from_opening_after_a_boot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity, "find_boot", lambda: "first")
+    before = build(tmp_path / "o")
+    monkeypatch.setattr(identity, "find_boot", lambda: "second")
+
+    def full(*_: object) -> None:
+        raise OutboxFull("no space; make some")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(TimedOutbox, "_write", full)
+        outbox = TimedOutbox(tmp_path / "o", reserve_bytes=0)
+    epoch = outbox.epoch
+    assert epoch != before
+    assert outbox.append([draft()], 2) == [1], "written together with the new epoch"
+    outbox.close()
+    again = TimedOutbox(tmp_path / "o", reserve_bytes=0)
+    assert (again.epoch, again.news) == (epoch, ())
+    assert again.append([draft()], 3) == [2]
+    again.close()
+
+
+def test_the_kernel_names_the_boot(tmp_path: Path) -> None:
+    assert identity.find_boot(tmp_path) == ""
+    place = tmp_path / "proc/sys/kernel/random"
+    place.mkdir(parents=True)
+    (place / "boot_id").write_text("4d1c\n")
+    assert identity.find_boot(tmp_path) not in ("", "4d1c"), "hashed"

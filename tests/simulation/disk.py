@@ -88,9 +88,14 @@ def _watched(draft: Draft, encoded: dict[tuple[str, int], Encoded]) -> Draft:
 
 
 class SimulatedOutbox:
-    """The contract over a Disk. `note` is told of every batch right after it got its number."""
+    """The contract over a Disk. `note` is told of every batch right after it got its number.
 
-    def __init__(self, disk: Disk, limits: Limits, chance: random.Random, note: Note, copied: bool) -> None:
+    `copied`: it notices that it was. `booted`: the machine was started anew.
+    """
+
+    def __init__(
+        self, disk: Disk, limits: Limits, chance: random.Random, note: Note, *, copied: bool, booted: bool
+    ) -> None:
         self._disk = disk
         self._chance = chance
         self._note = note
@@ -108,8 +113,8 @@ class SimulatedOutbox:
         states = [unpack_lane(number, packed, definition(number)) for number, packed in disk.lanes.items()]
         self._lanes = Lanes(rows, whole, limits, new_epoch, states)
         self._clock = SteadyClock(time.monotonic, whole.steady_us, whole.wall_us)
-        if copied:
-            self.fork("this outbox was copied")
+        if copied or booted:  # as agent/outbox/disk.py does
+            self._lanes.fork()
         rows.save_whole(self._lanes.whole)
 
     def _flush(self) -> None:

@@ -102,19 +102,44 @@ async def disk_backed_up(world: World) -> None:
 
 
 async def disk_restored(world: World) -> None:
-    """A backup of the outbox, which it notices.
-
-    A snapshot of the whole machine, which it cannot notice, is not among these: see docs/reliability.md.
-    """
+    """A backup of the outbox, which it notices."""
     if world.disk_backups:
         await world.kill_agent()
-        before, full = world.disk, world.disk.full
-        world.disk = world.chance.choice(world.disk_backups).backup()
-        world.disk.full, world.copied = full, True
-        world.say(f"  of {world.lanes()}")
-        world.disk_was_replaced(before)
+        _put_back(world)
+        world.copied = True
         await world.pause(0.1, 5)
         await world.start_agent()
+
+
+async def machine_set_back(world: World) -> None:
+    """To a snapshot of the whole machine, which it cannot notice, once or more often before it hears the receiver.
+
+    What it sent of the future that is lost may still stand in the broker's queue.
+    """
+    while world.disk_backups:
+        await world.kill_agent()
+        _put_back(world)
+        world.booted = True
+        await world.start_agent()
+        await world.pause(0.1, 5)
+        if world.chance.random() < 0.5:
+            return
+
+
+async def machine_booted(world: World) -> None:
+    """After a power cut."""
+    await world.kill_agent()
+    await world.pause(1, 15)
+    world.booted = True
+    await world.start_agent()
+
+
+def _put_back(world: World) -> None:
+    before, full = world.disk, world.disk.full
+    world.disk = world.chance.choice(world.disk_backups).backup()
+    world.disk.full = full
+    world.say(f"  of {world.lanes()}")
+    world.disk_was_replaced(before)
 
 
 async def disk_deleted(world: World) -> None:
@@ -159,6 +184,8 @@ FAULTS: tuple[tuple[Fault, int, tuple[str, ...]], ...] = (
     (store_restored, 2, (RECEIVER, STORE)),
     (disk_backed_up, 2, ()),
     (disk_restored, 1, (AGENT, DISK)),
+    (machine_set_back, 2, (AGENT, DISK)),
+    (machine_booted, 1, (AGENT,)),
     (disk_deleted, 1, (AGENT, DISK)),
     (clock_steps, 2, ()),
     (quiet, 1, (AGENT, RECEIVER, BROKER, STORE, DISK)),

@@ -139,6 +139,7 @@ class World:
     scans: int = 0
     dead_lanes: set[Lane] = field(default_factory=set)
     copied: bool = False
+    booted: bool = False
 
     def __post_init__(self) -> None:
         self.broker = MemoryBroker(queue_max=self.plan.queue_max, window=self.chance.choice((1, 20, 200)))
@@ -162,9 +163,9 @@ class World:
     # --- the gateway ---
 
     async def start_agent(self) -> None:
-        copied, self.copied = self.copied, False
+        (copied, self.copied), (booted, self.booted) = (self.copied, False), (self.booted, False)
         process = self.agent = _Process(self.loop)
-        outbox = SimulatedOutbox(self.disk, self.plan.limits, self.chance, self.note, copied)
+        outbox = SimulatedOutbox(self.disk, self.plan.limits, self.chance, self.note, copied=copied, booted=booted)
         worker = self.worker = OutboxWorker(lambda: outbox)
         process.uses(worker)
         await worker.open()
@@ -311,7 +312,7 @@ class World:
         return check(self.account, {"m": stored}, dropped, missing, self.dead()) + self.faults
 
     def dead(self) -> set[int]:
-        """Counters in dead letters: a gateway that was set back without knowing gave numbers a second time."""
+        """Counters in dead letters; there are none, unless a number was given twice."""
         machine, found = MachineTopic(PLANT, "m"), set[int]()
 
         def lookup(ref: bytes) -> definitions.Definition | None:
