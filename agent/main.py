@@ -29,6 +29,8 @@ from agent.live.server import LiveServer
 from agent.outbox.contract import Held, Lane, Outbox, OutboxError, OutboxStats
 from agent.outbox.disk import DiskOutbox
 from agent.outbox.worker import OutboxWorker
+from agent.page.service import serve_page
+from agent.page.traces import Traces
 from agent.pipeline import Pipeline
 from agent.poller import Poller
 from agent.settings import Configuration, Device
@@ -93,6 +95,7 @@ class Agent:
         self._certificate = Certificate(configuration.settings.broker.tls)
         self._said: Status | None = None  # what was told last
         self._live = Live(configuration, self._pollers, self._standing)
+        self._traces = Traces()
         self._live_server = LiveServer(data_dir / live_address.NAME, self._live.look)
 
     def _poller(self, device: Device, driver: Driver, memories: Path) -> Poller:
@@ -113,7 +116,9 @@ class Agent:
                 sending = tasks.spawn("forwarder", self._forwarder.run())
                 telling = tasks.spawn("status file", self._tell())
                 tasks.spawn("captures", self._captures.run())
-                showing = tasks.spawn("live feed", self._live_server.run())
+                showing = [tasks.spawn("live feed", self._live_server.run())]
+                if (page := self._configuration.settings.page) is not None:
+                    showing.append(tasks.spawn("page", serve_page(self._live, self._traces, page)))
                 notify.ready(f"{len(polling)} devices")
                 _log.info("running", devices=len(polling), data_dir=self._configuration.settings.data_dir)
                 try:
@@ -126,7 +131,7 @@ class Agent:
                     await _cancelled(*polling)
                     await _cancelled(storing)
                     await self._finish(sending)
-                    await _cancelled(telling, showing)
+                    await _cancelled(telling, *showing)
                     await write_status(
                         self._status_path, await self._status(self._forwarder.state.session), "stopped", ""
                     )
@@ -176,6 +181,7 @@ class Agent:
 
     def _see(self, scan: Scan) -> None:
         self._live.take(scan)
+        self._traces.take(scan)
 
     def _on_appended(self, batches: Sequence[Fresh]) -> None:
         if self._forwarder is not None:

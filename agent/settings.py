@@ -152,6 +152,16 @@ class DeviceSettings(BaseModel):
     groups: list[GroupSettings] = Field(min_length=1, max_length=100, description="The poll groups.")
 
 
+class PageSettings(StrictModel):
+    """The agent's own page, for a browser. Needs the extra `page`."""
+
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on; it has no login: keep it local.")
+    port: int = Field(8470, ge=0, le=65535, description="TCP port; 0: any free one.")
+    names: tuple[str, ...] = Field(
+        (), strict=False, description="Further host names under which browsers may ask for the page."
+    )
+
+
 class AgentSettings(StrictModel):
     """Everything the agent needs to know."""
 
@@ -167,6 +177,7 @@ class AgentSettings(StrictModel):
         description="What lets a batch go: the receiver's confirm; or, for a foreign receiver, the broker's.",
     )
     shutdown_drain_s: float = Field(5.0, ge=0, le=600, description="How long a planned stop may send what is left.")
+    page: PageSettings | None = Field(None, description="The agent's own page; without this key there is none.")
     devices: list[DeviceSettings] = Field(min_length=1, max_length=1000, description="The devices on the floor.")
 
 

@@ -68,6 +68,8 @@ async def _findings(
         check_host.clock(settings.clock.synchronised, synchronised(settings.clock.synchronised)),
         check_host.disk(data_dir, settings.outbox, agent.is_alive),
     ]
+    if settings.page is not None:
+        findings.append(check_host.page(settings.page, agent.is_alive))
     if agent.is_alive:
         findings.append(Finding(Mark.OK, "agent", "running; it goes on meanwhile"))
     if not offline:

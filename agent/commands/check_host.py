@@ -1,13 +1,16 @@
-"""What `holdfast check` looks at on this machine: the clock, and the disk beneath the outbox."""
+"""What `holdfast check` looks at on this machine: the clock, the disk beneath the outbox, the port of the page."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
-from agent.commands.findings import Finding, Mark
-from agent.settings import OutboxSettings
+from agent.commands.findings import Finding, Mark, split
+from agent.page.service import is_local
+from agent.settings import OutboxSettings, PageSettings
+from protocols.program.listening import PageError, listen, url
 from protocols.program.terminal import size
 
 FREE_BYTES_MIN = 16 << 20
@@ -113,6 +116,22 @@ def _room(data_dir: Path, outbox: OutboxSettings, space: Space, is_in_use: bool)
     if space.existing != data_dir.absolute():
         text += "; it does not exist yet, the agent makes it"
     return Finding(Mark.OK, "disk", text)
+
+
+def page(settings: PageSettings, is_running: bool) -> Finding:
+    """Whether the agent's page can be served. `is_running`: an agent is, which may hold the port already."""
+    if find_spec("aiohttp") is None or find_spec("aiohttp_sse") is None:
+        return Finding(Mark.BAD, "page", "aiohttp is not installed", "pip install 'holdfast[page]'")
+    try:
+        with listen(settings.host, settings.port, page="the agent's page", key="page") as listening:
+            shown = f"{url(settings.host, listening)} is free" if settings.port else "any free port will be taken"
+    except PageError as error:
+        if error.in_use and is_running:
+            return Finding(Mark.OK, "page", f"{settings.host}:{settings.port} is in use; the agent runs")
+        return Finding(Mark.BAD, "page", *split(str(error)))
+    if not is_local(settings.host):
+        return Finding(Mark.NOTE, "page", f"{shown}; it has no login, and others can reach it", "docs/security.md")
+    return Finding(Mark.OK, "page", shown)
 
 
 def file_system(path: Path) -> str:

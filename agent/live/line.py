@@ -133,7 +133,7 @@ def _broker(standing: Standing) -> Station:
         return Station("broker", Mark.BAD if reasons else Mark.NOTE, "not connected", reasons=reasons)
     link = f"connected, {standing.protocol}"
     reasons = [health.link(link, sentence) for sentence in said]
-    return Station("broker", Mark.BAD if reasons else Mark.OK, "connected", link, reasons)
+    return Station("broker", Mark.BAD if reasons else Mark.OK, "connected", standing.protocol, reasons)
 
 
 def _receiver(standing: Standing) -> Station:

@@ -90,10 +90,10 @@ def _since(receiving: Receiving | None) -> str:
 
 
 def _page(http: HttpSettings, receiving: Receiving | None) -> Finding:
-    from cloud.dashboard.listening import PageError, listen, url
+    from protocols.program.listening import PageError, listen, url
 
     try:
-        with listen(http.host, http.port) as listening:
+        with listen(http.host, http.port, page="operators' page", key="http") as listening:
             shown = f"{url(http.host, listening)} is free" if http.port else "any free port will be taken"
     except PageError as error:
         if error.in_use and receiving is not None and receiving.running:

@@ -49,9 +49,9 @@ def run(
 
 def _serve(configuration: Configuration, load: Callable[[], Configuration | None]) -> None:
     # After the configuration is checked, so that a mistake in it is told at once.
-    from cloud.dashboard.listening import PageError
     from cloud.main import serve
     from cloud.store.contract import StoreAway, StoreError
+    from protocols.program.listening import PageError
     from protocols.program.tasks import TaskDied, run_until_signal
 
     reload = asyncio.Event()

@@ -10,26 +10,22 @@ it through the browser of someone who may (DNS rebinding).
 
 from __future__ import annotations
 
-import ipaddress
-import json
-import socket
-from collections.abc import Awaitable, Callable
-from importlib.resources import files
 from typing import Self
 
 from aiohttp import web
 from aiohttp_sse import sse_response
 
 from cloud.dashboard.feed import Feed, TooManyClients
-from cloud.dashboard.listening import PageError as PageError
-from cloud.dashboard.listening import listen, url
 from cloud.dashboard.metrics import metrics
 from cloud.dashboard.snapshot import values
 from cloud.receiver import ReceiverState
 from cloud.settings import HttpSettings
 from cloud.store.contract import StoreError
 from cloud.worker import StoreWorker
+from protocols.program.listening import PageError as PageError
+from protocols.program.listening import listen, url
 from protocols.program.version import program_version
+from protocols.program.web import add_files, add_headers, guard, json_response
 from protocols.uplink.topics import MachineTopic, Plant, is_name
 
 SEND_TIMEOUT_S = 15.0
@@ -38,23 +34,16 @@ SEND_TIMEOUT_S = 15.0
 SHUTDOWN_S = 2.0
 TAG_MAX = 200
 
-_HEADERS = {
-    "Server": "holdfast",
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-}
-_SCRIPTS = ("page", "receiver", "completeness", "gateways", "machines", "values", "elements")
-_FILES = {
-    "/": ("index.html", "text/html"),
-    "/page.css": ("page.css", "text/css"),
-    **{f"/{name}.js": (f"{name}.js", "text/javascript") for name in _SCRIPTS},
-}
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_FILES = (
+    "index.html",
+    "page.css",
+    "page.js",
+    "receiver.js",
+    "completeness.js",
+    "gateways.js",
+    "machines.js",
+    "values.js",
+)
 
 
 class Page:
@@ -64,7 +53,7 @@ class Page:
         self._http = http
         self._receiver = receiver
         self._feed = Feed(store, receiver)
-        self._hosts = _own_names() | {http.host.lower(), *(name.lower() for name in http.names)}
+        self._guard = guard({http.host, *http.names}, "http.names")
         self._runner: web.AppRunner | None = None
         self.url = ""
 
@@ -79,7 +68,7 @@ class Page:
     async def __aenter__(self) -> Self:
         """Raises PageError."""
         self._runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=SHUTDOWN_S)
-        listening = listen(self._http.host, self._http.port)
+        listening = listen(self._http.host, self._http.port, page="operators' page", key="http")
         self.url = url(self._http.host, listening)
         await self._runner.setup()
         await web.SockSite(self._runner, listening).start()
@@ -92,24 +81,14 @@ class Page:
 
     def _application(self) -> web.Application:
         application = web.Application(middlewares=[self._guard])
-        application.on_response_prepare.append(_add_headers)
-        for path, (name, kind) in _FILES.items():
-            application.router.add_get(path, _file(name, kind))
+        application.on_response_prepare.append(add_headers)
+        add_files(application.router, "cloud.dashboard", _FILES)
         application.router.add_get("/events", self._events, allow_head=False)
         application.router.add_get("/api/state", self._state)
         application.router.add_get("/api/values", self._values)
         application.router.add_get("/healthz", self._healthz)
         application.router.add_get("/metrics", self._metrics)
-        application.router.add_get("/favicon.ico", _nothing)
         return application
-
-    @web.middleware
-    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        name = _host_name(request.host)
-        if not (name in self._hosts or _is_address(name)):
-            text = f"This page is not known as {name[:100]!r}; add the name to http.names in the configuration.\n"
-            return web.Response(status=421, text=text)  # 421 Misdirected Request, RFC 9110
-        return await handler(request)
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         try:
@@ -131,22 +110,24 @@ class Page:
 
     async def _state(self, _: web.Request) -> web.Response:
         snapshot = await self._feed.fresh()
-        return _json(snapshot.state)
+        return json_response(snapshot.state)
 
     async def _values(self, request: web.Request) -> web.Response:
         parts = request.query.get("machine", "").split("/")
         tag = request.query.get("tag", "")
         if len(parts) != 4 or not all(map(is_name, parts)) or len(tag) > TAG_MAX:
-            return _json({"error": "ask with machine=tenant/province/plant/name, and tag= a part of a name"}, 400)
+            return json_response(
+                {"error": "ask with machine=tenant/province/plant/name, and tag= a part of a name"}, 400
+            )
         try:
             latest = await self._feed.latest(MachineTopic(Plant(*parts[:3]), parts[3]))
         except StoreError as error:
-            return _json({"error": str(error)}, 503)
-        return _json(values(latest, tag))
+            return json_response({"error": str(error)}, 503)
+        return json_response(values(latest, tag))
 
     async def _healthz(self, _: web.Request) -> web.Response:
         """The receiver is well as long as it answers: broker and database may be away, a restart would not help."""
-        return _json(
+        return json_response(
             {
                 "status": "ok",
                 "version": program_version(),
@@ -158,45 +139,3 @@ class Page:
     async def _metrics(self, _: web.Request) -> web.Response:
         text = metrics((await self._feed.fresh()).state)
         return web.Response(body=text.encode(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
-
-
-def _file(name: str, kind: str) -> Handler:
-    content = files("cloud.dashboard").joinpath("static", name).read_bytes()
-
-    async def handler(_: web.Request) -> web.Response:
-        return web.Response(body=content, content_type=kind, charset="utf-8", headers={"Cache-Control": "no-cache"})
-
-    return handler
-
-
-async def _nothing(_: web.Request) -> web.Response:
-    return web.Response(status=204)
-
-
-async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
-    response.headers.update(_HEADERS)
-
-
-def _json(value: object, status: int = 200) -> web.Response:
-    body = json.dumps(value).encode()
-    headers = {"Cache-Control": "no-store"}
-    return web.Response(body=body, status=status, content_type="application/json", headers=headers)
-
-
-def _own_names() -> set[str]:
-    name = socket.gethostname().lower()
-    return {"localhost", name, name.partition(".")[0]}
-
-
-def _host_name(host: str) -> str:
-    """The Host header without its port."""
-    name = host[: host.find("]") + 1] if host.startswith("[") else host.partition(":")[0]
-    return name.lower().strip("[]").removesuffix(".")
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True

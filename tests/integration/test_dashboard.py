@@ -10,11 +10,10 @@ import json
 import math
 import re
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud.dashboard import feed, server, snapshot
-from cloud.dashboard.listening import PageError, listen, url
 from cloud.dashboard.server import Page
 from cloud.receiver import ReceiverState, _now_us
 from cloud.settings import HttpSettings
 from cloud.store.contract import Beat, MachineRow, StoreAway
 from cloud.store.sqlite import SqliteStore
 from cloud.worker import StoreWorker
+from protocols.program.listening import PageError, listen, url
 from protocols.uplink.status import REASON_UNEXPECTED, Buffer, DeviceLink, Health, MachineNumbers
 from protocols.uplink.topics import GatewayTopic
 from protocols.values import Quality, Value, ValueType
@@ -46,11 +45,12 @@ from tests.contract.store_cases import (
     telemetry,
     with_plant,
 )
+from tests.support import pages
 
 PATIENCE_S = 20.0
 SECOND = 1_000_000
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>"
-SCRIPTS = ("page", "receiver", "completeness", "gateways", "machines", "values", "elements")
+SCRIPTS = ("page", "receiver", "completeness", "gateways", "machines", "values")
 STATIC = ("index.html", "page.css", *(f"{name}.js" for name in SCRIPTS))
 
 
@@ -170,13 +170,7 @@ async def here(tmp_path: Path) -> AsyncIterator[Serving]:
 
 
 async def test_the_pages_files_are_served_and_nothing_else(here: Serving) -> None:
-    kinds = {".css": "text/css", ".js": "text/javascript", ".html": "text/html"}
-    for name in STATIC:
-        at = "" if name == "index.html" else name
-        async with here.session.get(here.page.url + at) as answer:
-            assert answer.status == 200
-            assert answer.content_type == kinds[Path(name).suffix]
-            assert await answer.text() == files("cloud.dashboard").joinpath("static", name).read_text()
+    await pages.files_are_served(here.session, here.page.url, "cloud.dashboard")
     for name in ("index.html", "../server.py", "static/page.js", "api", "page.js/", "%2e%2e/server.py"):
         async with here.session.get(here.page.url + name) as answer:
             assert answer.status == 404
@@ -186,41 +180,13 @@ async def test_the_pages_files_are_served_and_nothing_else(here: Serving) -> Non
 
 async def test_every_answer_forbids_what_is_not_ours(here: Serving) -> None:
     for at in ("", "page.js", "api/state", "api/values", "healthz", "metrics", "events", "nothing"):
-        async with here.session.get(here.page.url + at) as answer:
-            policy = dict(part.strip().split(" ", 1) for part in answer.headers["Content-Security-Policy"].split(";"))
-            assert policy["default-src"] == "'none'"
-            assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
-            assert policy["frame-ancestors"] == policy["base-uri"] == policy["form-action"] == "'none'"
-            assert "unsafe" not in answer.headers["Content-Security-Policy"]
-            assert answer.headers["X-Content-Type-Options"] == "nosniff"
-            assert "aiohttp" not in answer.headers["Server"]
+        await pages.forbids_what_is_not_ours(here.session, here.page.url + at)
 
 
-def static() -> Iterator[tuple[str, str]]:
-    folder = files("cloud.dashboard").joinpath("static")
-    assert {entry.name for entry in folder.iterdir()} == set(STATIC)
-    for name in STATIC:
-        yield name, folder.joinpath(name).read_text()
-
-
-def test_the_page_needs_nothing_from_anywhere_else() -> None:
-    for name, text in static():
-        assert not re.search(r"https?:|//[a-z]+\.|@import|url\(|@font-face", text), name
-        if name.endswith(".js"):
-            assert set(re.findall(r'from "([^"]+)"', text)) <= {f"./{other}" for other in STATIC}
-    page = dict(static())["index.html"]
-    assert re.findall(r'(?:src|href)="([^"]+)"', page) == ["page.css", "page.js"]
-    assert not re.search(r"<style|\sstyle=|\son[a-z]+=|<script[^>]*>[^<]", page)  # the policy would refuse them
-
-
-def test_the_script_only_ever_makes_text() -> None:
-    """What a gateway or a tag is called cannot become HTML where no way to make HTML is used."""
-    makers = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|createContextualFragment|DOMParser|srcdoc"
-    runners = r"\beval\(|new Function|setTimeout\(\s*[\"'`]|setAttribute|javascript:|import\("
-    for name, text in static():
-        if name.endswith(".js"):
-            assert not re.search(f"{makers}|{runners}|setHTML", text), name
-            assert ".href" not in text.replace('lettersLink.href = "#dead-letters"', ""), name
+def test_the_page_needs_nothing_from_anywhere_else_and_only_makes_text() -> None:
+    assert set(pages.static("cloud.dashboard")) == set(STATIC)
+    pages.need_nothing_else("cloud.dashboard")
+    pages.only_make_text("cloud.dashboard", {'lettersLink.href = "#dead-letters"'})
 
 
 # --- what is told ---
@@ -591,7 +557,7 @@ async def test_another_sites_name_for_this_address_is_refused(tmp_path: Path, ho
 async def test_a_port_in_use_is_one_sentence(here: Serving) -> None:
     port = int(here.page.url.split(":")[2].strip("/"))
     with pytest.raises(PageError) as caught:
-        listen("127.0.0.1", port)
+        listen("127.0.0.1", port, page="operators' page", key="http")
     assert caught.value.in_use
     assert str(caught.value) == (
         f"operators' page at 127.0.0.1:{port}: the port is in use; stop what listens there, or set http.port to another"
@@ -603,7 +569,7 @@ async def test_a_port_in_use_is_one_sentence(here: Serving) -> None:
     [("0.0.0.0", "localhost"), ("::1", r"\[::1\]"), ("localhost", "localhost")],  # noqa: S104  # bound for a moment
 )
 def test_the_address_for_a_browser(host: str, shown: str) -> None:
-    with listen(host, 0) as listening:
+    with listen(host, 0, page="page", key="http") as listening:
         assert re.fullmatch(rf"http://{shown}:{listening.getsockname()[1]}/", url(host, listening))
 
 

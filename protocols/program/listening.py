@@ -1,4 +1,4 @@
-"""The page's listening socket: had before anything else, so that a port in use is told in one sentence."""
+"""A page's listening socket: had before anything else, so that a port in use is told in one sentence."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import socket
 BACKLOG = 128
 
 _WHY = {
-    errno.EADDRINUSE: "the port is in use; stop what listens there, or set http.port to another",
+    errno.EADDRINUSE: "the port is in use; stop what listens there, or set {key}.port to another",
     errno.EACCES: "this user may not listen there; choose a port above 1023",
-    errno.EADDRNOTAVAIL: "this machine has no such address; set http.host to one that it has",
+    errno.EADDRNOTAVAIL: "this machine has no such address; set {key}.host to one that it has",
 }
 
 
@@ -24,14 +24,19 @@ class PageError(Exception):
         self.in_use = in_use
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there; port 0: any free one. Raises PageError."""
-    where = f"operators' page at {host}:{port}"
+def listen(host: str, port: int, *, page: str, key: str) -> socket.socket:
+    """A socket that listens there; port 0: any free one. Raises PageError.
+
+    `page`: what it is for; `key`: the settings that say where, for messages.
+    """
+    where = f"{page} at {host}:{port}"
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
-        raise PageError(f"{where}: the host is unknown ({why}); set http.host to an address of this machine") from error
+        raise PageError(
+            f"{where}: the host is unknown ({why}); set {key}.host to an address of this machine"
+        ) from error
     failure: OSError | None = None
     for family, kind, protocol, _, address in found:
         listening = socket.socket(family, kind, protocol)
@@ -45,8 +50,8 @@ def listen(host: str, port: int) -> socket.socket:
         else:
             return listening
     code = 0 if failure is None else failure.errno or 0
-    why = _WHY.get(code) or f"it cannot be listened on ({os.strerror(code)}); check http.host and http.port"
-    raise PageError(f"{where}: {why}", in_use=code == errno.EADDRINUSE) from failure
+    why = _WHY.get(code, f"it cannot be listened on ({os.strerror(code)}); check {{key}}.host and {{key}}.port")
+    raise PageError(f"{where}: {why.format(key=key)}", in_use=code == errno.EADDRINUSE) from failure
 
 
 def url(host: str, listening: socket.socket) -> str:
