@@ -67,6 +67,7 @@ _FUNCTIONS: dict[str, tuple[Callable[..., Any], int, int]] = {
     "sqrt": (math.sqrt, 1, 1),
     "tan": (math.tan, 1, 1),
 }
+FUNCTION_NAMES = tuple(_FUNCTIONS)
 _CALLED = {name: function for name, (function, _, _) in _FUNCTIONS.items()}
 _KINDS = {ValueType.BOOL: "truth", ValueType.STRING: "text"}
 _WORDS = {"truth": "a condition", "text": "a text", "number": "a number"}
@@ -199,7 +200,7 @@ def _kind(node: ast.expr, kinds: Mapping[str, str]) -> str:
             _need(node, "number", kinds, *node.args)
             return "number"
         case ast.Call(func=ast.Name(id=name)) if name not in _FUNCTIONS:
-            raise ValueError(f"there is no function {name}; there are {', '.join(_FUNCTIONS)}")
+            raise ValueError(f"there is no function {name}; there are {', '.join(FUNCTION_NAMES)}")
     known = "+ - * / // % **, comparisons, and, or, not, if … else, and functions"
     raise ValueError(f"{_source(node)} cannot be used; there are {known}")
 

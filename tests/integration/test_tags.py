@@ -23,6 +23,7 @@ from tests.support.programs import Program, programs, until, write_yaml
 LEVEL, COUNTER, DIVISOR, HOLE = 0, 1, 2, 9
 PERIOD_S = 0.05
 BAD_OUT_OF_RANGE = 0x803C0000
+UNCERTAIN = 0x40000000
 
 
 def agent_document(folder: Path, broker: dict[str, Any], port: int) -> dict[str, Any]:
@@ -47,6 +48,7 @@ def agent_document(folder: Path, broker: dict[str, Any], port: int) -> dict[str,
                             {"name": "level", "address": f"holding:{LEVEL}"},
                             {"name": "pieces", "address": f"holding:{COUNTER}", "counter_step_max": 100, "deadband": 0},
                             {"name": "divisor", "address": f"holding:{DIVISOR}"},
+                            {"name": "clamped", "address": f"holding:{LEVEL}", "clamp_max": 50},
                             {"name": "hole", "address": f"holding:{HOLE}"},
                         ],
                         "derived": [
@@ -127,6 +129,8 @@ async def test_only_changes_and_qualities_with_their_reasons_reach_the_database(
             assert await asyncio.to_thread(receiver.stop) == 0
 
         assert database.history("level") == [(100, 0), (106, 0)]
+        assert database.history("clamped") == [(50, UNCERTAIN)]
+        assert database.newest("clamped")[2] == "holding 0 (40001): the device sent 100, above clamp_max 50"
         assert database.history("is_high") == [(0, 0), (1, 0)]
         assert database.history("share") == [(25.0, 0), (None, BAD_OUT_OF_RANGE)]
         assert database.newest("share")[2] == "division by zero, where level = 106, divisor = 0"

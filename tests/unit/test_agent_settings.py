@@ -98,6 +98,11 @@ def test_states_and_flags_are_written_by_number(tmp_path: Path) -> None:
         assert problem in str(refused.value)
 
 
+def test_a_period_may_be_50_ms(tmp_path: Path) -> None:
+    configuration = read(tmp_path, changed(lambda document: document["devices"][0]["groups"][0].update(period_s=0.05)))
+    assert configuration.devices[0].groups[0].period_s == 0.05
+
+
 def test_flags_and_variables_go_first(tmp_path: Path) -> None:
     path = tmp_path / "agent.yaml"
     path.write_text(changed(lambda document: None))
@@ -201,7 +206,7 @@ def test_every_problem_at_once_each_at_its_place_with_the_remedy(tmp_path: Path)
     [
         (lambda d: d["gateway"].update(thing="GW 1"), "gateway.thing", "does not match the pattern"),
         (lambda d: d.update(devices=[]), "devices", "must have at least 1 entry, found 0"),
-        (lambda d: d["devices"][0]["groups"][0].update(period_s=0.01), "groups[0].period_s", "must be at least 0.05"),
+        (lambda d: d["devices"][0]["groups"][0].update(period_s=0.049), "groups[0].period_s", "must be at least 0.05"),
         (lambda d: d["devices"][0]["groups"][0].update(tags=[]), "groups[0].tags", "must have at least 1 entry"),
         (lambda d: d["devices"][0].update(groups=None), "devices[0].groups", "expected a list"),
         (lambda d: d["devices"][0].pop("host"), "devices[0].host", 'the key "host" is missing'),
