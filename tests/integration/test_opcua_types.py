@@ -6,15 +6,20 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from asyncua import ua
 from asyncua.ua.status_codes import StatusCodes
 
+from agent import drivers, settings
+from agent.poller import Poller
+from agent.shaping import shaping
 from protocols.field import opcua, opcua_session
-from protocols.field.contract import DeviceAway, Group, Quality, Value, ValueType
+from protocols.field.contract import DeviceAway, Group, Quality, Scan, Value, ValueType
 from tests.support.opcua_server import OpcuaServer, opcua_server
+from tests.support.programs import until, write_yaml
 
 pytestmark = pytest.mark.timeout(40)  # no measurement: a test that waits in vain fails
 
@@ -167,6 +172,51 @@ async def test_a_deadband_leaves_out_small_changes(server: OpcuaServer) -> None:
         seen.append(latest.get("temperature", (None,))[0])
     assert seen == [None, None, 76.0]
     await plc.close()
+
+
+async def test_an_unchanged_value_is_stated_again_and_a_deadband_applied_once(
+    server: OpcuaServer, tmp_path: Path
+) -> None:
+    """Configuration → server-side deadband → poller → what would be stored."""
+    tag = {"name": "t", "node": "nsu=urn:plant:press;s=Temperature", "type": "float64", "deadband": 2.0}
+    silent = {"name": "s", "node": "nsu=urn:plant:press;s=Pressure", "type": "float64", "max_silence_s": 0.2}
+    document = {
+        "gateway": {"thing": "gw-1", "tenant": "acme", "province": "north", "plant": "mill"},
+        "broker": {"host": "127.0.0.1"},
+        "devices": [
+            {
+                "name": "press",
+                "machine": "press-1",
+                "protocol": "opcua",
+                "url": server.url,
+                "timeout_s": 10.0,
+                "groups": [{"period_s": 0.05, "tags": [tag, silent]}],
+            }
+        ],
+    }
+    [device] = settings.read(write_yaml(tmp_path / "agent.yaml", document), environ={}).devices
+    plc = drivers.make(device, device.groups, tmp_path)
+    told: dict[int, list[tuple[Value, int]]] = {0: [], 1: []}
+
+    def take(scan: Scan) -> None:
+        for at, value in zip(range(2) if scan.indexes is None else scan.indexes, scan.values, strict=True):
+            told[at].append((value, scan.time_us))
+
+    poller = Poller("press", plc, device.groups, take, shape=shaping(device, {}, plc).of)
+    polling = asyncio.create_task(poller.run(), name="polling")
+    await until("the value is stated again, and again", lambda: len(told[1]) >= 4)
+    begun_with = told[0][-1][0]
+    assert isinstance(begun_with, float)
+    for more in (1.0, 3.5):  # asyncua's server measures from the value before, not from the last that it reported
+        await server.set("Temperature", begun_with + more, source=datetime.now(UTC))
+        count = len(told[1])
+        await until("time passes", lambda count=count: len(told[1]) >= count + 2)  # type: ignore[misc]  # no callback
+    poller.stop()
+    await polling
+    assert len({value for value, _ in told[1]}) == 1
+    times_us = [time_us for _, time_us in told[1]]
+    assert times_us == sorted(set(times_us))
+    assert [value for value, _ in told[0]] == [begun_with, begun_with + 3.5]
 
 
 async def test_what_is_dropped_and_kept_is_asked_for(server: OpcuaServer) -> None:

@@ -13,6 +13,7 @@ from agent import settings
 from agent.derived import Computed, Known
 from agent.expression import FUNCTION_NAMES, Expression
 from agent.latest import shown
+from agent.rules import GroupRules
 from agent.settings import Configuration
 from agent.shaping import Shaping
 from protocols.field.contract import Scan, Value
@@ -38,7 +39,7 @@ def read(tmp_path: Path, devices: str) -> Configuration:
 @pytest.mark.parametrize("snippet", blocks("yaml"))
 def test_a_configuration_is_taken(snippet: str, tmp_path: Path) -> None:
     [device] = read(tmp_path, snippet).devices
-    assert device.rules["main"] != settings.GroupRules()
+    assert device.rules["main"] != GroupRules()
 
 
 def test_no_example_is_left_out() -> None:
