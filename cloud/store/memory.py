@@ -35,7 +35,7 @@ from cloud.store.memory_rows import Epoch, Gateway, Machine, Ranked
 from cloud.store.packing import UNKNOWN_US, Packed, Unfit, columns, pack, readable, restore
 from protocols.program.logs import get_logger
 from protocols.uplink import ranges
-from protocols.uplink.presence import Presence, hear, is_history, presence
+from protocols.uplink.presence import Heard, Presence, came, hear, is_history, presence
 from protocols.uplink.status import SILENCE_S, TIMESTAMP_MS_MAX
 from protocols.uplink.topics import GatewayTopic, MachineTopic, Plant
 
@@ -158,7 +158,8 @@ class MemoryStore:
     def _beat(self, item: Beat) -> Committed:
         gateway = self._gateways.setdefault(item.topic, Gateway())
         history = is_history(gateway.heard, item.status, retained=item.retained)
-        gateway.heard = hear(gateway.heard, item.status, retained=item.retained, received_us=item.received_us)
+        before = gateway.heard
+        gateway.heard = hear(before, item.status, retained=item.retained, received_us=item.received_us)
         if item.status.gateway is not None and not history:
             gateway.status_us = item.received_us
         if item.status.state == "online" and not item.retained:
@@ -167,7 +168,7 @@ class MemoryStore:
             )
             for one in news:
                 gateway.note(item.received_us, one.event, one.detail)
-        self._note_presence(gateway, item.received_us)
+        self._note_presence(gateway, before, item.received_us)
         for name, epoch_name, numbers in said(item.status):
             topic = MachineTopic(item.topic.plant, name)
             if history and epoch_name not in self._machines.get(topic, Machine()).epochs:
@@ -188,14 +189,13 @@ class MemoryStore:
         return Committed.BEAT
 
     @staticmethod
-    def _note_presence(gateway: Gateway, now_us: int) -> None:
+    def _note_presence(gateway: Gateway, before: Heard, now_us: int) -> None:
         heard = gateway.heard
         if not heard.ended and heard.alive_us != now_us:
             return
         word = presence(heard, now_us=now_us, listening_since_us=now_us).word
         if word != gateway.noted:
-            came = f"after it was {gateway.noted}" if gateway.noted else "heard for the first time"
-            gateway.note_presence(now_us, word, heard.ended or came)
+            gateway.note_presence(now_us, word, heard.ended or came(before, gateway.noted, heard))
 
     def _dead(self, item: Item, topic: str, reason: str) -> int:
         key = (readable(topic), b"" if isinstance(item, Beat) else item.payload)

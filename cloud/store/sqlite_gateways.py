@@ -13,7 +13,7 @@ from cloud import speakers
 from cloud.speakers import News, Speakers
 from cloud.store.contract import GATEWAY_EVENTS_MAX, Beat, GatewayEvent, GatewayRow, StoreError
 from cloud.store.sqlite_catalog import plant_id
-from protocols.uplink.presence import Heard, Presence, hear, is_history, presence
+from protocols.uplink.presence import Heard, Presence, came, hear, is_history, presence
 from protocols.uplink.status import SILENCE_S, Status
 from protocols.uplink.topics import GatewayTopic, Plant
 
@@ -59,12 +59,8 @@ def _note_presence(connection: sqlite3.Connection, before: _Row, after: Heard, n
         return
     found = presence(after, now_us=now_us, listening_since_us=now_us)
     if found.word != before.noted:
-        detail = after.ended if after.ended else _came(before)
+        detail = after.ended if after.ended else came(before.heard, before.noted, after)
         _set_noted(connection, before.id, now_us, found, detail)
-
-
-def _came(before: _Row) -> str:
-    return f"after it was {before.noted}" if before.noted else "heard for the first time"
 
 
 def note_silent(connection: sqlite3.Connection, listening_since_us: int, now_us: int) -> None:

@@ -105,3 +105,29 @@ def presence(heard: Heard, *, now_us: int, listening_since_us: int) -> Presence:
     if now_us - listening_since_us < silence_us or heard.status is None:
         return Presence.UNKNOWN
     return Presence.SILENT
+
+
+_SAME_START_US = 2_000_000  # uptimes are whole seconds
+
+
+def came(before: Heard, noted: str, now: Heard) -> str:
+    """Why a gateway is online, for people. `noted`: what it was before, empty where it was never heard.
+
+    A crash and a broken line both end in a will, or in silence; afterwards the program's own age tells which it was.
+    """
+    if not noted:
+        return "heard for the first time"
+    said = f"after it was {noted}"
+    started_us, restarted_us = _started_us(before), _started_us(now)
+    if noted == Presence.STOPPED.word or started_us is None or restarted_us is None:
+        return said
+    if abs(restarted_us - started_us) <= _SAME_START_US:
+        return f"{said}: the program ran on, so the line was broken"
+    return f"{said}: the program was started anew"
+
+
+def _started_us(heard: Heard) -> int | None:
+    """When the program began, by the receiver's clock."""
+    if heard.alive_us is None or heard.status is None or heard.status.gateway is None:
+        return None
+    return heard.alive_us - heard.status.gateway.uptime_sec * 1_000_000

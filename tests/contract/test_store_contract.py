@@ -611,7 +611,7 @@ def test_presence_is_noted_when_it_changes(store: Store) -> None:
     assert events(store) == [(10, "online"), (35, "stopped"), (40, "online"), (50, "lost"), (60, "online")]
     details = [one.detail for one in store.history(GATEWAY)]
     assert details == [
-        "after it was lost",
+        "after it was lost: the program was started anew",
         "unexpected_disconnect",
         "after it was stopped",
         "shutdown",

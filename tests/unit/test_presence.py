@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocols.uplink.presence import Heard, Presence, hear, presence
+from protocols.uplink.presence import Heard, Presence, came, hear, presence
 from protocols.uplink.status import REASON_SHUTDOWN, REASON_UNEXPECTED, SILENCE_S, GatewayInfo, Status, will
 
 unhurried = settings(deadline=None)  # no test of ours depends on the clock
@@ -161,6 +161,25 @@ def test_whatever_arrives_in_whatever_order(sequence: list[tuple[type, int, bool
         if heard.alive_us != alive:
             assert make is online and not retained and heard.alive_us == NOW + at
             alive = heard.alive_us
+
+
+@pytest.mark.parametrize(
+    ("noted", "uptime_s", "why"),
+    [
+        ("lost", 65, "after it was lost: the program ran on, so the line was broken"),
+        ("silent", 64, "after it was silent: the program ran on, so the line was broken"),
+        ("lost", 3, "after it was lost: the program was started anew"),
+        ("stopped", 3, "after it was stopped"),
+        ("", 3, "heard for the first time"),
+    ],
+)
+def test_the_programs_age_tells_a_crash_from_a_broken_line(noted: str, uptime_s: int, why: str) -> None:
+    info = GatewayInfo(thing_name="gw-1", version="1.0", uptime_sec=uptime_s)
+    before = after(online(1), lost(1))
+    back = online(2).model_copy(update={"gateway": info})
+    now = hear(before, back, retained=False, received_us=NOW + 60 * SECOND)
+    assert came(before, noted, now) == why
+    assert came(Heard(), "lost", now) == "after it was lost", "what it last said is not known"
 
 
 def test_another_installation_counts_its_sessions_from_below() -> None:
