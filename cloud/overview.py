@@ -72,6 +72,8 @@ class GatewayView:
     dropped: int | None
     skew_us: int | None
     clock_synchronised: bool | None
+    uncertain: int
+    corrected: int
     certificate_days_left: int | None
     links: tuple[tuple[str, DeviceLink], ...]
 
@@ -102,9 +104,23 @@ def gateway(row: GatewayRow, now_us: int, listening_since_us: int) -> GatewayVie
         dropped=None if said is None else said.dropped_count,
         skew_us=row.heard.skew_us,
         clock_synchronised=None if said is None or said.clock is None else said.clock.synchronised,
+        uncertain=row.uncertain,
+        corrected=row.corrected,
         certificate_days_left=None if said is None else said.certificate_days_left,
         links=() if said is None else tuple(sorted(said.devices.items())),
     )
+
+
+def uncertain_times(view: GatewayView) -> str:
+    """What is to be said of batches whose times nobody vouches for; empty where there are none."""
+    if not view.uncertain:
+        return ""
+    many = "1 batch has" if view.uncertain == 1 else f"{view.uncertain:,} batches have"
+    if view.clock_synchronised is False:
+        return (
+            f"its clock is not synchronised: {many} uncertain times, and what this boot stamped is corrected once it is"
+        )
+    return f"{many} uncertain times: it was switched off before its clock was synchronised"
 
 
 def links_in_short(links: Sequence[tuple[str, DeviceLink]]) -> str:

@@ -103,6 +103,39 @@ def history(
         table(["at", "event", "why"], [(clock(event.at_us), event.event, event.detail) for event in events], fold=True)
 
 
+@gateways.command("clock")
+def spans(
+    where: PlantArgument,
+    thing: Annotated[str, typer.Argument(metavar="THING", help="The gateway's thing name.")],
+    config: Config = None,
+    assignments: Assignments = None,
+    as_json: Json = False,
+) -> None:
+    """Show when a gateway's clock was not synchronised, and what of its times was corrected."""
+    from protocols.uplink.topics import GatewayTopic
+
+    topic = GatewayTopic(plant(where), name(thing, "gateway"))
+    with opened(config, assignments) as store:
+        found = store.spans(topic)
+    if as_json:
+        print_json({"spans": [asdict(span) for span in found]})
+    elif not found:
+        typer.echo(f"Gateway {thing} of plant {topic.plant} has sent nothing by a clock that was not synchronised.")
+    else:
+        rows = [
+            (
+                clock(span.first_us),
+                clock(span.last_us),
+                f"{span.batches:,}",
+                f"{span.corrected:,}",
+                "never" if span.told_us is None else clock(span.told_us),
+                "-" if span.zero_us is None else clock(span.zero_us),
+            )
+            for span in found
+        ]
+        table(["received from", "to", ">batches", ">corrected", "synchronised", "booted at"], rows, fold=True)
+
+
 @gateways.command("accept")
 def accept(
     where: PlantArgument,
@@ -201,6 +234,8 @@ def _look(store: Store) -> Seen:
 
 def _notes(seen: Seen) -> Iterator[str]:
     """What must be known before believing the table."""
+    from cloud.overview import uncertain_times
+
     match seen.receiving:
         case None:
             yield "No receiver has run on this database yet; start it with: holdfast-cloud run"
@@ -212,6 +247,8 @@ def _notes(seen: Seen) -> Iterator[str]:
     for view in seen.views:
         if view.fenced:
             yield f"{view.thing} of {view.plant}: {view.fenced}"
+        if (uncertain := uncertain_times(view)) != "":
+            yield f"{view.thing} of {view.plant}: {uncertain}"
     if not seen.views:
         yield "No gateway is known yet; one appears with its first heartbeat from a known plant."
 
@@ -264,6 +301,8 @@ def _as_json(seen: Seen) -> dict[str, Any]:
                 "links": {device: link.model_dump() for device, link in view.links},
                 "skew_us": view.skew_us,
                 "clock_synchronised": view.clock_synchronised,
+                "uncertain": view.uncertain,
+                "corrected": view.corrected,
                 "certificate_days_left": view.certificate_days_left,
                 "version": view.version,
             }

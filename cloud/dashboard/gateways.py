@@ -55,6 +55,8 @@ def gateway(row: GatewayRow, view: overview.GatewayView, trend: Trend | None, no
         "dropped": maybe(view.dropped),
         "skew_us": view.skew_us,
         "clock_synchronised": view.clock_synchronised,
+        "uncertain": view.uncertain,
+        "corrected": view.corrected,
         "certificate_days_left": maybe(view.certificate_days_left),
         "fenced": plain(view.fenced),
         "notes": [*_notes(row, view), *(() if buffer is None else _buffer_notes(buffer, view.presence, trend))],
@@ -150,6 +152,8 @@ def _notes(row: GatewayRow, view: overview.GatewayView) -> Iterator[Note]:
     yield from _certificate(maybe(view.certificate_days_left))
     if view.presence is Presence.ONLINE:
         yield from _clock(view)
+    elif view.uncertain:
+        yield _note(_AMBER, overview.uncertain_times(view))
     said = row.heard.status
     if said is not None and (said.dropped_count or said.dropped_readings):
         batches, readings = _many(figure(said.dropped_count)), f"{figure(said.dropped_readings):,} readings"
@@ -173,8 +177,12 @@ def _clock(view: overview.GatewayView) -> Iterator[Note]:
         far = f"{abs(skew_s):.1f} s" if abs(skew_s) < 100 else ago(abs(skew_s))
         side = "ahead of" if skew_s > 0 else "behind"
         yield _note(_AMBER, f"its clock is {far} {side} the receiver's, and so are its readings' times:", _SET_CLOCK)
-    elif view.clock_synchronised is False:
+    elif view.clock_synchronised is False and not view.uncertain:
         yield _note(_AMBER, "its clock is not synchronised, and may drift:", _SET_CLOCK)
+    if view.uncertain and view.clock_synchronised is False:
+        yield _note(_AMBER, f"{overview.uncertain_times(view)}:", _SET_CLOCK)
+    elif view.uncertain:
+        yield _note(_AMBER, overview.uncertain_times(view))
 
 
 _SET_CLOCK = "timedatectl set-ntp true"

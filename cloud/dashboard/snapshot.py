@@ -133,6 +133,7 @@ def values(latest: Sequence[LatestValue], tag: str) -> State:
                 "code": Quality.name(value.quality),
                 "reason": plain(value.reason),
                 "time_us": value.time_us,
+                "time_certain": value.time_certain,
             }
             for value in found[:VALUES_MAX]
         ],

@@ -9,7 +9,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,10 +22,14 @@ PATIENCE_S = 60.0
 
 
 class Program:
-    """`holdfast run` or `holdfast-cloud run` with a configuration file; its log goes beside it."""
+    """`holdfast run` or `holdfast-cloud run` with a configuration file; its log goes beside it.
 
-    def __init__(self, module: str, config: Path) -> None:
+    `environ`: what it has besides this process's own.
+    """
+
+    def __init__(self, module: str, config: Path, environ: Mapping[str, str] | None = None) -> None:
         self.config = config
+        self.environ = dict(environ or {})
         self.log = config.with_suffix(".log")
         self._command = [sys.executable, "-m", module, "run", "--config", str(config)]
         self._process: subprocess.Popen[bytes] | None = None
@@ -33,7 +37,7 @@ class Program:
     def start(self) -> None:
         with self.log.open("ab") as log:
             environ = {key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET"}
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, env=environ)
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, env=environ | self.environ)
 
     def kill(self) -> None:
         """SIGKILL: no chance to tidy up."""
@@ -84,11 +88,13 @@ async def until(what: str, condition: Callable[[], bool], patience_s: float = PA
 class CountingDevice:
     """A Modbus TCP device: holding registers 0–1 are the number of this read, big-endian; every read counts on.
 
-    `served`: the counts whose answers were written to the line, which is the record that nobody else can falsify.
+    `served`: the counts whose answers were written to the line, which is the record that nobody else can falsify;
+    `served_at_s`: when, in seconds since 1970.
     """
 
     port: int = 0
     served: list[int] = field(default_factory=list)
+    served_at_s: list[float] = field(default_factory=list)
     requests: int = 0
     _server: asyncio.Server | None = None
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
@@ -117,6 +123,7 @@ class CountingDevice:
                 body = struct.pack(">BBB", unit, function, len(registers)) + registers
                 writer.write(struct.pack(">HHH", transaction, 0, len(body)) + body)
                 self.served.append(self.requests)
+                self.served_at_s.append(time.time())
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass

@@ -149,6 +149,22 @@ def test_a_clock_that_is_wrong(skew_s: float, synchronised: bool | None, found: 
     assert all(note["command"] == "timedatectl set-ntp true" for note in told(one)["notes"])
 
 
+@pytest.mark.parametrize(
+    ("synchronised", "uncertain", "found", "command"),
+    [
+        (False, 1200, "not synchronised: 1,200 batches have uncertain times", "timedatectl set-ntp true"),
+        (True, 1, "1 batch has uncertain times: it was switched off before", ""),
+        (None, 2, "2 batches have uncertain times: it was switched off before", ""),
+    ],
+)
+def test_times_that_nobody_vouches_for(synchronised: bool | None, uncertain: int, found: str, command: str) -> None:
+    one = replace(row(clock=Clock(synchronised=synchronised)), uncertain=uncertain, corrected=5)
+    (note,) = told(one)["notes"]
+    assert (note["colour"], note["command"]) == ("amber", command)
+    assert found in note["text"]
+    assert (told(one)["uncertain"], told(one)["corrected"]) == (uncertain, 5)
+
+
 def test_two_installations_under_one_name_are_a_red_line_with_both_hosts_and_what_to_do() -> None:
     first, second = Speaker("a" * 32, "line-3", NOW, NOW), Speaker("b" * 32, f"copy{REVERSED}", NOW, NOW)
     one = replace(row(), speakers=Speakers((first, second), "a" * 32, "b" * 32, NOW))

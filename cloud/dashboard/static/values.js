@@ -53,7 +53,12 @@ function valueRow() {
       const why = entry.quality === "good" ? "" : entry.reason || entry.code;
       quality.replaceChildren(make("span", colour, `${shape} ${entry.quality}`.trim()), make("span", "why", why));
       quality.title = entry.code;
-      since(age, entry.time_us);
+      if (entry.time_certain) {
+        since(age, entry.time_us);
+      } else {
+        delete age.dataset.since;
+        text(age, "by a wrong clock");
+      }
     },
   };
 }
