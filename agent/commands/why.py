@@ -62,7 +62,7 @@ def why(
         raise Failure(f"{data_dir}: this user may not look into it; run it with sudo", UNAVAILABLE) from None
     steps = [_named(configuration, found, agent)]
     if agent.is_alive and not ask:
-        steps += by_the_agent(configuration, found, agent)
+        steps += run_interruptible(by_the_agent(configuration, found, agent))
     else:
         if agent.is_alive:
             text = "a second connection beside the running agent's; a device that takes one client only may refuse it"

@@ -44,7 +44,7 @@ def _outbox(said: Status, machine: str) -> Finding:
     if numbers is None or numbers.last_seq == 0:
         text = f"no batch of machine {machine} has been stored in this epoch yet"
         return Finding(Mark.NOTE, Step.OUTBOX, text, "look again after batch.interval_s; then: journalctl -u holdfast")
-    text = f"{numbers.last_seq:,} batches of machine {machine} were stored"
+    text = f"{_batches(numbers.last_seq)} of machine {machine} stored"
     if said.dropped_count:
         lost = f"{text}; {said.dropped_count:,} batches or readings were given up for want of room"
         return Finding(Mark.NOTE, Step.OUTBOX, lost, "holdfast status, then docs/operations.md: The outbox")
@@ -59,6 +59,10 @@ def _receiver(configuration: Configuration, said: Status, machine: str) -> Findi
     if buffer is None or numbers is None:
         return Finding(Mark.NOTE, Step.RECEIVER, "the agent does not say what waits for a confirm", "holdfast status")
     if numbers.sent_seq == 0 < numbers.last_seq:
-        text = f"the broker has taken none of {numbers.last_seq:,} batches yet"
+        text = f"the broker has taken none of {_batches(numbers.last_seq)} yet"
         return Finding(Mark.NOTE, Step.RECEIVER, text, "look again in 10 s")
     return health.confirmed(buffer, numbers)
+
+
+def _batches(count: int) -> str:
+    return f"{count:,} batch{'' if count == 1 else 'es'}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.commands.findings import Finding, Mark, split
@@ -103,25 +104,61 @@ def _read(configuration: Configuration, found: Found, latest: Latest) -> Iterato
     yield Finding(Mark.OK, Step.DECODE, f"{value}, {ago(max(0.0, time.time() - reading.time_us / 1e6))} old")
 
 
-def by_the_agent(configuration: Configuration, found: Found, agent: Sighting) -> list[Finding]:
-    """Without a connection of our own: what the agent's last status says of this device."""
-    del configuration
+async def by_the_agent(configuration: Configuration, found: Found, agent: Sighting) -> list[Finding]:
+    """Without a connection of our own: what the running agent says of this device and, where it can be asked, tag."""
     link = None if agent.status is None else agent.status.status.get("devices", {}).get(found.device.name)
     if not isinstance(link, dict):
         text = f"the running agent has not said anything of {found.device.name} yet"
         return [Finding(Mark.NOTE, "device", text, "systemctl reload holdfast, if the device is new in the file")]
-    return list(_by_link(found, str(link.get("state")), str(link.get("reason", "")), link.get("since", 0)))
+    state, said, since_ms = str(link.get("state")), str(link.get("reason", "")), link.get("since", 0)
+    if state == "away":
+        since = ago(max(0.0, time.time() - since_ms / 1000))
+        return list(_away(found, said, (f"so says the running agent, for {since}",)))
+    row = await _asked(configuration, found)
+    return list(_by_link(found, state, said, since_ms) if row is None else _by_row(found, row))
+
+
+async def _asked(configuration: Configuration, found: Found) -> dict[str, Any] | None:
+    """The tag's last reading as the agent shows it to viewers; None where it does not."""
+    from agent.live.address import NAME
+    from agent.live.client import FeedAway, LiveClient, everything
+    from agent.live.query import Query
+
+    client = LiveClient(Path(configuration.settings.data_dir) / NAME)
+    device, tag = found.device.name, found.tag.name
+    try:
+        rows = (await everything(client, Query(filter=f"{device}/{tag}"[:200])))["values"]["rows"]
+    except FeedAway:  # another user's, or an older agent: then its status has to do
+        return None
+    finally:
+        await client.close()
+    return next((row for row in rows if (row["device"], row["tag"]) == (device, tag) and row["time_us"]), None)
+
+
+def _by_row(found: Found, row: dict[str, Any]) -> Iterator[Finding]:
+    word = "by the running agent's word: "
+    age = ago(max(0.0, time.time() - row["time_us"] / 1e6))
+    value = f"{row['shown']} {found.tag.unit}".rstrip()
+    if row["quality"] == "bad":
+        step = step_of_tag(row["reason"])
+        yield from _until(found, step)
+        sentence, fix = split(row["reason"])
+        yield Finding(Mark.BAD, step, f"{word}{sentence}", fix)
+        return
+    yield from _until(found, Step.DECODE)
+    if row["quality"] == "good":
+        yield Finding(Mark.OK, Step.DECODE, f"{word}{value}, {age} old")
+    else:
+        yield Finding(Mark.NOTE, Step.DECODE, f"{word}{value}, and {row['quality']}: {row['reason']}")
 
 
 def _by_link(found: Found, state: str, said: str, since_ms: int) -> Iterator[Finding]:
+    """By the agent's last status, which tells the first reason of a device."""
     ask = f"holdfast why {found.device.name}/{found.tag.name} --ask (opens a second connection)"
     since = ago(max(0.0, time.time() - since_ms / 1000))
     if state == "ok":
         text = f"by the running agent's word: {found.device.name} answers for {since}, all of its tags are good"
         yield Finding(Mark.OK, "device", text)
-        return
-    if state == "away":
-        yield from _away(found, said, (f"so says the running agent, for {since}",))
         return
     if state != "bad":
         yield Finding(Mark.NOTE, "device", "the running agent has not read it yet", ask)

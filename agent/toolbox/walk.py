@@ -43,7 +43,8 @@ _AWAY: tuple[tuple[str, Step], ...] = (
 )
 """What a sentence about a device that is away contains, and the step; any other is about the session."""
 
-_DECODE = ("the device sent NaN", "the device sent infinity", "the server sends", "after scaling")
+_DECODE = ("the device sent", "the server sends", "after scaling")
+_UNIT = ("check the unit id, and that the PLC is in RUN", "because other units here do not answer")
 _GATEWAY = re.compile(r"the PLC answered exception (10|11),")
 _PLACE = re.compile(
     r"(?:unit (?P<unit>\d+), )?(?P<table>coil|discrete|input|holding) (?P<first>\d+)(?:–(?P<last>\d+))? \("
@@ -58,7 +59,7 @@ def step_when_away(sentence: str) -> Step:
 
 def step_of_tag(reason: str) -> Step:
     """Where it failed, when the device answered and this tag has no good value."""
-    if _GATEWAY.search(reason):
+    if _GATEWAY.search(reason) or any(text in reason for text in _UNIT):
         return Step.UNIT
     return Step.DECODE if any(text in reason for text in _DECODE) else Step.ADDRESS
 

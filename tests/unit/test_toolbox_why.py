@@ -70,6 +70,15 @@ def test_what_is_no_number_is_about_decoding() -> None:
         assert step_of_tag(absent(point, point.encoding, number)) is Step.DECODE
 
 
+def test_a_value_that_means_none_and_a_unit_that_is_silent() -> None:
+    point = tag(TagSettings.model_validate({"name": "t", "address": "holding:1"})).address
+    assert step_of_tag(absent(point, point.encoding, "32768, which means that it has no value")) is Step.DECODE
+    assert step_of_tag("holding 1 (40002): the device sent 7, which `states` does not name") is Step.DECODE
+    silent = "plc (modbus 10.0.0.5:502, unit 7): no answer within 1 s; check the unit id, and that the PLC is in RUN."
+    assert step_of_tag(silent) is Step.UNIT
+    assert step_of_tag("unit 9: not asked yet, because other units here do not answer; it will be") is Step.UNIT
+
+
 def test_a_reason_is_about_the_tags_that_its_block_covers() -> None:
     block = Block((0,), (Span(1, Table.HOLDING, 10, 4),))
     said = verdict(block, 2, 1)[1]
