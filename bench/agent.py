@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -49,24 +49,8 @@ class Holdfast:
 
     def start(self, directory: Path, load: Load, ports: list[int], broker_port: int) -> Process:
         """Starting again in the same directory goes on with the same outbox, with `load` as it is then."""
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "agent.yaml").write_text(
-            yaml.dump(self._settings(directory, load, ports, broker_port), sort_keys=False)
-        )
-        return python(
-            "the agent", "agent.cli", ["run", "--config", str(directory / "agent.yaml")], directory / "agent.log"
-        )
-
-    def _settings(self, directory: Path, load: Load, ports: list[int], broker_port: int) -> dict[str, Any]:
-        return {
-            "gateway": {"thing": "bench-gw", "tenant": "b", "province": "b", "plant": "b"},
-            "broker": {"host": HOST, "port": broker_port},
-            "data_dir": str(directory / "data"),
-            "outbox": {"limit_bytes": OUTBOX_BYTES},
-            "batch": {"interval_s": float(load.batch_s)},
-            "shutdown_drain_s": 60.0,
-            "devices": [_device(at, port, load) | {"client": self._client} for at, port in enumerate(ports)],
-        }
+        devices = [_device(at, port, load) | {"client": self._client} for at, port in enumerate(ports)]
+        return start_with(directory, devices, broker_port, batch_s=load.batch_s)
 
     def samples(self, messages: Iterable[Message]) -> int:
         """Values in telemetry messages, each message once. Raises RunFailed where a number is missing in between."""
@@ -98,6 +82,23 @@ class Holdfast:
         """What the outbox takes on disk, without the reserve that it always keeps."""
         files = [path for path in (directory / "data" / "outbox").rglob("*") if path.is_file()]
         return sum(512 * path.stat().st_blocks for path in files if path.name != "ballast")
+
+
+def start_with(directory: Path, devices: Sequence[dict[str, Any]], broker_port: int, *, batch_s: float) -> Process:
+    """The agent with these devices, in a directory of its own."""
+    settings = {
+        "gateway": {"thing": "bench-gw", "tenant": "b", "province": "b", "plant": "b"},
+        "broker": {"host": HOST, "port": broker_port},
+        "data_dir": str(directory / "data"),
+        "outbox": {"limit_bytes": OUTBOX_BYTES},
+        "batch": {"interval_s": float(batch_s)},
+        "shutdown_drain_s": 60.0,
+        "devices": list(devices),
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "agent.yaml"
+    path.write_text(json.dumps(settings, indent=1))  # which is YAML, and has no anchors
+    return python("the agent", "agent.cli", ["run", "--config", str(path)], directory / "agent.log")
 
 
 def status(directory: Path) -> dict[str, Any]:

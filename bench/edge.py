@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from bench import growth, limits_edge, scenario_footprint
+from bench import field, growth, limits_edge, scenario_footprint
 from bench.agent import DEFAULT_CLIENT, Holdfast
 from bench.peers import Contestant, Peer
 from bench.peers.nodered import NodeRed
@@ -25,7 +25,7 @@ from bench.table import Row
 
 T = TypeVar("T")
 
-SECTIONS = ("steady", "sustained", "latency", "footprint", "backlog", "outage", "growth")
+SECTIONS = ("steady", "sustained", "latency", "footprint", "backlog", "outage", "field", "growth")
 BOTH_ENDS = "Holdfast with our receiver"
 PEER_BACKLOG = Load(devices=1, period_s=0.25)
 
@@ -118,7 +118,7 @@ def rows(options: argparse.Namespace) -> Iterator[Row]:
     with tempfile.TemporaryDirectory(prefix="holdfast-bench-") as directory:
         edge = Edge(options, Path(directory))
         options.versions |= edge.versions()
-        left_out = ("growth",) if edge.quick else ()  # two minutes are not enough for it
+        left_out = ("field", "growth") if edge.quick else ()  # two minutes are not enough for them
         wanted = options.only or [section for section in SECTIONS if section not in left_out]
         for section in SECTIONS:
             if section in wanted:
@@ -146,9 +146,9 @@ def _steady_at(edge: Edge, load: Load) -> Iterator[Row]:
     section = "Steady load, whole agent with durable outbox, MQTT and our receiver; all stored once"
     limit = ("bare client", bare.samples_per_cpu_s) if bare else None
 
-    def row(what: str, unit: str, field: str, **more: object) -> Row:
-        figures = {name: None if found is None else getattr(found, field) for name, found in theirs.items()}
-        mine = None if ours is None else getattr(ours, field)
+    def row(what: str, unit: str, name: str, **more: object) -> Row:
+        figures = {peer: None if found is None else getattr(found, name) for peer, found in theirs.items()}
+        mine = None if ours is None else getattr(ours, name)
         return Row(section, f"{what}, {load}", unit, mine, figures, **more)  # type: ignore[arg-type]  # Row's own fields
 
     detail = {"ours": asdict(ours) if ours else None, "windows": effort.windows, "seconds": effort.steady_s}
@@ -218,9 +218,9 @@ def _latency(edge: Edge) -> Iterator[Row]:
     theirs, notes = edge.with_peers("latency", [] if edge.quick else edge.peers, measure, default=True)
     notes += [note for note in (why, *_left_out(edge)) if note]
     section = f"Read → subscriber, one scan per batch, fsync included, {LATENCY_LOAD}"
-    for what, field, aim in (("p50", "p50_ms", 3.0), ("p95", "p95_ms", 6.0)):
-        peers = {name: None if found is None else getattr(found, field) for name, found in theirs.items()}
-        mine = getattr(ours, field) if ours else None
+    for what, name, aim in (("p50", "p50_ms", 3.0), ("p95", "p95_ms", 6.0)):
+        peers = {peer: None if found is None else getattr(found, name) for peer, found in theirs.items()}
+        mine = getattr(ours, name) if ours else None
         note = "; ".join(notes) if what == "p50" else ""
         yield Row(section, what, "ms", mine, peers, None, ("<=", aim), note, "lower")
     row = ours.row_p95_ms if ours else None
@@ -318,5 +318,6 @@ _SECTIONS: dict[str, Callable[[Edge], Iterator[Row]]] = {
     "footprint": _footprint,
     "backlog": _backlog,
     "outage": _outage,
+    "field": field.rows,
     "growth": growth.rows,
 }

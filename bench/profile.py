@@ -35,8 +35,8 @@ LISTED = 14
 STEADY = Load(period_s=0.1)
 MOST = Load(devices=20, period_s=0.05)
 STORED = {
-    "60 scans per batch": receiver.Load(1, 1000, 60, 70),
-    "1 scan per batch": receiver.Load(1, 1000, 1, 2500),
+    "60 scans per batch": receiver.Load(1, 1000, 60, 30),
+    "1 scan per batch": receiver.Load(1, 1000, 1, 1500),
 }
 _FRAME = re.compile(r"^(?P<function>.*) \((?P<file>[^():]+)(:\d+)?\)$")
 _OURS = ("agent/", "cloud/", "protocols/")
