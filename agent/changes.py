@@ -21,13 +21,17 @@ from dataclasses import dataclass
 from itertools import compress
 from operator import ne
 
-from protocols.field.contract import Group, Scan, Value
+from protocols.field.contract import Group, Scan, Value, ValueType
 
 JITTER = 0.1
 """A read may be early by so much of its period, and is then as good as on time."""
 
 _PLAIN = frozenset({bool, int, float, str, type(None)})
-_NUMBERS = frozenset({int, float})
+_EXACT = 2**53
+"""Below this a whole number and a float are the same."""
+
+
+_NUMBERS = frozenset({ValueType.INT, ValueType.UINT, ValueType.FLOAT32, ValueType.FLOAT64})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +46,32 @@ class Rule:
         """Whether a value says something new where `told` was reported last."""
         if value == told:
             return False
-        if type(value) in _NUMBERS and type(told) in _NUMBERS:
-            return self._is_beyond(value, told)  # type: ignore[arg-type]  # both are numbers
+        if isinstance(value, int | float) and isinstance(told, int | float):
+            return self._is_beyond(value, told)
         return True
 
     def _is_beyond(self, value: float, told: float) -> bool:
         if value != value or told != told:  # NaN
             return (value != value) is not (told != told)
         try:
-            return abs(value - told) > max(self.deadband, self.percent / 100 * abs(told)) or math.isinf(told)
+            return abs(value - told) > self._width(told) or math.isinf(told)
         except OverflowError:  # a whole number beyond every float
             return True
+
+    def _width(self, told: float) -> float:
+        return max(self.deadband, self.percent / 100 * abs(told))
+
+    def band(self, told: Value) -> tuple[float, float]:
+        """From where to where no value differs for certain; NaN where that is not known.
+
+        Rounded inwards: a value in it is never further than the deadband, to the last bit.
+        """
+        if not isinstance(told, int | float) or not abs(told) < _EXACT:
+            return math.nan, math.nan
+        width = self._width(told)
+        if width == 0:
+            return told, told
+        return math.nextafter(told - width, told), math.nextafter(told + width, told)
 
 
 class Changes:
@@ -61,12 +80,16 @@ class Changes:
     def __init__(self, group: Group, rules: Sequence[Rule | None]) -> None:
         count = len(group.tags)
         self._group = group
-        self._rules = list(rules)
+        self._rules = [
+            rule if rule is None or tag.value_type in _NUMBERS else Rule(max_silence_s=rule.max_silence_s)
+            for tag, rule in zip(group.tags, rules, strict=True)
+        ]
         self._always = [at for at, rule in enumerate(rules) if rule is None]
         self._patience_s = [
             math.inf if rule is None else max(0.0, rule.max_silence_s - (1 - JITTER) * group.period_s) for rule in rules
         ]
         self._told: list[Value] = [None] * count
+        self._low, self._high = [math.nan] * count, [math.nan] * count  # the bands of these
         self._due_s = [math.inf if rule is None else -math.inf for rule in rules]  # -inf: never reported
         self._first_due_s = -math.inf  # never later than the earliest of these
         self._seen: list[Value] = [None] * count
@@ -108,12 +131,21 @@ class Changes:
     def _moved(self, values: list[Value], quality: list[int], now_s: float) -> list[int]:
         """Positions of tags that differ from the last scan, or are due, ascending. The rest was judged then."""
         everywhere = range(len(values))
-        found = set(compress(everywhere, map(ne, values, self._seen)))
+        found = set(self._beyond(values, compress(everywhere, map(ne, values, self._seen))))
         if quality != self._quality:
             found.update(compress(everywhere, map(ne, quality, self._quality)))
         if now_s >= self._first_due_s:
             found.update(self._overdue(now_s))
         return sorted(found)
+
+    def _beyond(self, values: Sequence[Value], positions: Iterable[int]) -> Iterable[int]:
+        """Those of the positions whose values may differ: most signals that move do so within their deadbands."""
+        low, high = self._low, self._high
+        changed = list(positions)
+        try:
+            return [at for at in changed if not low[at] <= values[at] <= high[at]]  # type: ignore[operator]
+        except TypeError:  # one is a text, or missing
+            return changed
 
     def _overdue(self, now_s: float) -> Iterable[int]:
         return [at for at, due_s in enumerate(self._due_s) if due_s <= now_s]
@@ -139,8 +171,10 @@ class Changes:
         return told
 
     def _tell(self, at: int, value: Value, now_s: float) -> None:
-        self._told[at] = value
-        if self._rules[at] is not None:
+        rule = self._rules[at]
+        if rule is not None:
+            self._told[at] = value
+            self._low[at], self._high[at] = rule.band(value)
             self._due_s[at] = now_s + self._patience_s[at]
 
 

@@ -45,7 +45,6 @@ def reported(rule: Rule, values: Sequence[Value], group: Group = ONE) -> list[tu
         (Rule(percent=2.0), [-100.0, -101.9, -102.1], [0, 2]),
         (Rule(percent=2.0), [0.0, 0.001, 0.001], [0, 1]),  # of 0 every change is more than 2 %
         (Rule(deadband=1.0), [5, 6, 7], [0, 2]),
-        (Rule(deadband=9.0), [True, False, False], [0, 1]),
         (Rule(deadband=9.0), ["on", "on", "off"], [0, 2]),
         (Rule(deadband=9.0), [1.0, math.nan, math.nan, 1.0], [0, 1, 3]),
         (Rule(deadband=9.0), [1.0, math.inf, math.inf, -math.inf, 1.0], [0, 1, 3, 4]),
@@ -59,6 +58,32 @@ def reported(rule: Rule, values: Sequence[Value], group: Group = ONE) -> list[tu
 )
 def test_what_is_reported(rule: Rule, values: list[Value], numbers: list[int]) -> None:
     assert [at for at, _ in reported(rule, values)] == numbers
+
+
+@pytest.mark.parametrize("kind", [ValueType.BOOL, ValueType.STRING])
+def test_a_deadband_is_for_numbers(kind: ValueType) -> None:
+    values = [True, False, False] if kind is ValueType.BOOL else ["on", "off", "off"]
+    assert [at for at, _ in reported(Rule(deadband=9.0, percent=99.0), values, group_of(kind))] == [0, 1]
+
+
+def test_a_row_of_numbers_that_move_within_their_bands_is_nothing_new() -> None:
+    group = group_of(*[ValueType.FLOAT64] * 3)
+    changes = Changes(group, [Rule(deadband=1.0), Rule(percent=10.0), Rule(deadband=0.125)])
+    rows = [
+        [5.0, 100.0, 1e15],
+        [5.5, 91.0, 1e15],
+        [6.0, 110.0, 1e15],
+        [6.5, 110.1, 1e15 + 0.125],
+        [6.5, 110.1, 1e15 + 0.25],
+    ]
+    told = [changes.of(Scan(group, at, row), float(at)) for at, row in enumerate(rows)]
+    assert [None if scan is None else (scan.indexes, scan.values) for scan in told] == [
+        (None, rows[0]),
+        None,
+        None,
+        ([0, 1], [6.5, 110.1]),
+        ([2], [1e15 + 0.25]),
+    ]
 
 
 def test_a_change_of_quality_is_reported_whatever_the_value() -> None:
@@ -182,7 +207,7 @@ def test_the_series_that_is_reported_is_within_the_deadband_and_never_silent_for
 def is_near(value: Value, held: Value, rule: Rule) -> bool:
     if value == held or (value != value and held != held):
         return True
-    if isinstance(value, bool | str | None) or isinstance(held, bool | str | None):
+    if isinstance(value, str | None) or isinstance(held, str | None):
         return False
     if not math.isfinite(value) or not math.isfinite(held):
         return False
