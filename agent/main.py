@@ -84,7 +84,7 @@ class Agent:
         self._boards: dict[str, Board] = {device.machine: {} for device in configuration.devices}
         made = {d.name: drivers.make(d, d.groups, settings.data_dir) for d in configuration.devices}
         self._pollers = {d.name: self._poller(d, made[d.name], data_dir / "devices") for d in configuration.devices}
-        self._captures = CaptureService(configuration, made)
+        self._captures = CaptureService(configuration, made, self._pollers)
         self._machine_of = {device.name: device.machine for device in configuration.devices}
         self._started_s = time.monotonic()
         self._fill_rate = heartbeat.FillRate()

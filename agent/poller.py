@@ -46,6 +46,10 @@ Shape = Callable[[Group, Sequence[Scan], float, int], Sequence[Scan]]
 """What becomes of the scans that a read of a group gave: see agent.shaping. Monotonic seconds; µs since 1970."""
 
 
+Ear = Callable[[Scan | FieldError], None]
+"""Hears what a driver gives, or why it gives nothing. Returns at once and never raises."""
+
+
 def _as_it_is(group: Group, scans: Sequence[Scan], now_s: float, now_us: int) -> Sequence[Scan]:
     del group, now_s, now_us
     return scans
@@ -84,6 +88,7 @@ class Poller:
         self._away_s = self._reminded_s = 0.0
         self._pause_s = RETRY_S_FIRST
         self._faults: dict[tuple[int, int], str] = {}  # (group, tag) → why
+        self._ear: Ear | None = None
         self._grid = Grid(groups, time.monotonic())
 
     @property
@@ -111,6 +116,10 @@ class Poller:
             if self._memory is not None:
                 self._memory.keep(at_once=True)
 
+    def listen(self, ear: Ear | None) -> None:
+        """`ear` gets what the driver gives from now on, before anything is made of it; None ends that."""
+        self._ear = ear
+
     def stop(self) -> None:
         """Begin no further read: what the device is answering just now is still taken."""
         self._stopping = True
@@ -124,6 +133,9 @@ class Poller:
                 return
             scans = await self._guard(self._driver.read(self._groups[at]))
             self._check(self._groups[at], scans)
+            if self._ear is not None:
+                for scan in scans:
+                    self._ear(scan)
             self._grid.done(at, time.monotonic())
             self._read(at, scans)
             if self._memory is not None:
@@ -204,6 +216,8 @@ class Poller:
     def _away(self, error: FieldError) -> None:
         """Say it once per change, to the log and as readings; remind the log now and then."""
         self.state.failures += 1
+        if self._ear is not None:
+            self._ear(error)
         now_s, kind = time.monotonic(), (type(error), error.quality)
         if self._away_as != kind:
             self._away_as, self._away_s, self._reminded_s = kind, now_s, now_s

@@ -111,6 +111,8 @@ class _Reader:
                         self._last.lost_us = max(0, record.time_us - self._last.time_us)
             case Happening.NOT_OPENED:
                 self._is_away = True
+            case Happening.READ | Happening.AWAY:
+                pass  # of a driver whose line is not recorded
             case Happening.TIMED_OUT:
                 for exchange in self._waiting.values():
                     exchange.timed_out = True

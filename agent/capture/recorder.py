@@ -12,15 +12,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from agent.capture.control import State
-from agent.capture.records import CaptureError, Header, Packer
+from agent.capture.readings import encoded
+from agent.capture.records import CONTENT_BYTES_MAX, CaptureError, Header, Packer
 from agent.capture.ring import Ring
+from agent.poller import Poller
 from agent.settings import Configuration, Device, without_secrets
-from protocols.field.contract import Happening
+from protocols.field.contract import Driver, FieldError, Happening, Scan, Tapped
 from protocols.program.version import program_version
 
 FLUSH_S = 0.5
 WAITING_BLOCKS_MAX = 256  # 1 MiB
-FAULTS = frozenset({Happening.NOT_OPENED, Happening.TIMED_OUT, Happening.LOST})
+FAULTS = frozenset({Happening.NOT_OPENED, Happening.TIMED_OUT, Happening.LOST, Happening.AWAY})
 """What is a fault whatever the bytes say."""
 
 
@@ -28,11 +30,20 @@ def header_of(configuration: Configuration, device: Device) -> Header:
     """The header of a file that records this device from now on."""
     link = getattr(device.settings, "link", None)
     transport = "" if link is None else str(link.transport)
-    endpoint = "" if link is None else f"{link.host}:{link.port}" if link.port else str(link.host)
+    endpoint = str(getattr(device.settings, "endpoint", ""))
+    if link is not None:
+        endpoint = f"{link.host}:{link.port}" if link.port else str(link.host)
     written = next(one for one in configuration.settings.devices if one.name == device.name)
     plain = without_secrets(written.model_dump(mode="json"))
     started = datetime.now(UTC).isoformat(timespec="seconds")
     return Header(transport, endpoint, f"holdfast {program_version()}", started, plain)
+
+
+def deaf(driver: Driver, poller: Poller) -> None:
+    """Nobody listens any more."""
+    if isinstance(driver, Tapped):
+        driver.listen(None)
+    poller.listen(None)
 
 
 class RecorderFailed(Exception):
@@ -69,6 +80,21 @@ class Recorder:
         self._packer.add(happening, self._base_us + time.monotonic_ns() // 1000, content)
         if self._packer.waiting > WAITING_BLOCKS_MAX:
             self._packer.forget_oldest()
+
+    def hear(self, heard: Scan | FieldError) -> None:
+        """See `Ear`: for a driver whose line cannot be listened to."""
+        if isinstance(heard, FieldError):
+            self.tap(Happening.AWAY, str(heard).encode()[:CONTENT_BYTES_MAX])
+            return
+        for content in encoded(heard):
+            self.tap(Happening.READ, content)
+
+    def listen_to(self, driver: Driver, poller: Poller) -> None:
+        """From now on: to the driver's line, or else to what the driver gives."""
+        if isinstance(driver, Tapped):
+            driver.listen(self.tap)
+        else:
+            poller.listen(self.hear)
 
     def state(self, name: str, device: str, *, is_over: bool) -> State:
         """What to say of it."""

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from agent.capture import control
 from agent.capture.control import Request, State
-from agent.capture.recorder import Recorder, RecorderFailed, header_of
+from agent.capture.recorder import Recorder, RecorderFailed, deaf, header_of
 from agent.capture.records import Header
+from agent.poller import Poller
 from agent.settings import Configuration
-from protocols.field.contract import Driver, Tapped
+from protocols.field.contract import Driver
 from protocols.program.logs import get_logger
 
 LOOK_S = 1.0
@@ -28,11 +29,13 @@ _log = get_logger(part="capture")
 
 
 class CaptureService:
-    """`run` for as long as the agent runs. `drivers`: by the devices' names."""
+    """`run` for as long as the agent runs. `drivers` and `pollers`: by the devices' names."""
 
-    def __init__(self, configuration: Configuration, drivers: Mapping[str, Driver]) -> None:
+    def __init__(
+        self, configuration: Configuration, drivers: Mapping[str, Driver], pollers: Mapping[str, Poller]
+    ) -> None:
         self._configuration = configuration
-        self._devices = {device.name: (device, drivers[device.name]) for device in configuration.devices}
+        self._devices = {one.name: (one, drivers[one.name], pollers[one.name]) for one in configuration.devices}
         self._directory = control.recordings(configuration.settings.data_dir)
         self._request_path = control.request_path(configuration.settings.data_dir)
         self._state_path = control.state_path(configuration.settings.data_dir)
@@ -57,31 +60,28 @@ class CaptureService:
         if request.device not in self._devices:
             await self._refuse(request, "the running agent has no device of this name; see holdfast status")
             return
-        device, driver = self._devices[request.device]
-        if not isinstance(driver, Tapped):
-            await self._refuse(request, "the driver of this device has no line to listen to")
-        else:
-            try:
-                await self._record_line(request, header_of(self._configuration, device), driver)
-            except RecorderFailed as error:
-                await self._refuse(request, str(error))
+        device, driver, poller = self._devices[request.device]
+        try:
+            await self._record_line(request, header_of(self._configuration, device), driver, poller)
+        except RecorderFailed as error:
+            await self._refuse(request, str(error))
 
     async def _refuse(self, request: Request, trouble: str) -> None:
         await self._end(State(name=request.name, device=request.device, is_over=True, trouble=trouble))
 
-    async def _record_line(self, request: Request, header: Header, driver: Tapped) -> None:
+    async def _record_line(self, request: Request, header: Header, driver: Driver, poller: Poller) -> None:
         """Raises RecorderFailed."""
         recorder = Recorder(self._directory / request.name, header, request.limit_bytes)
         await recorder.open()
         _log.info("recording", device=request.device, file=str(recorder.path))
         writing = asyncio.create_task(recorder.run(), name="capture")
-        driver.listen(recorder.tap)
+        recorder.listen_to(driver, poller)
         ended = False
         try:
             await self._watch(request, recorder)
             ended = True
         finally:
-            driver.listen(None)
+            deaf(driver, poller)
             writing.cancel()
             await asyncio.wait([writing])
             if ended:  # otherwise the agent stops, and the next one goes on

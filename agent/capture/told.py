@@ -21,6 +21,8 @@ _WORDS = {
     Happening.TIMED_OUT: "no answer in time",
     Happening.LOST: "lost",
     Happening.CLOSED: "closed by the gateway",
+    Happening.READ: "read",
+    Happening.AWAY: "away",
 }
 _ARROWS = {Happening.SENT: "→", Happening.RECEIVED: "←"}
 

@@ -17,7 +17,7 @@ from protocols.program.terminal import ago, print_json, size
 
 if TYPE_CHECKING:
     from agent.commands.capture_run import Job, Outcome
-    from agent.settings import Configuration, Device
+    from agent.settings import Configuration
 
 FILE_MB_MAX = LIMIT_BYTES_MAX // 1_000_000
 
@@ -53,7 +53,7 @@ def capture(
     logs.configure(level="error")
     configuration = read_configuration(config, assignments)
     found = known_device(configuration, device)
-    _check(found, detach, out)
+    _check(detach, out)
     job = Job(configuration, found, seconds, int(file_mb * 1_000_000), until_fault, out)
     is_alive = _agent_is_alive(configuration)
     if (stop or detach) and not is_alive:
@@ -68,16 +68,7 @@ def capture(
     _report(run_until_signal(lambda stopping: work(job, stopping)), as_json)
 
 
-def _check(device: Device, detach: bool, out: Path | None) -> None:
-    from agent import drivers
-    from protocols.field.contract import Tapped
-
-    if not isinstance(drivers.make(device, device.groups, "."), Tapped):
-        raise Failure(
-            f"{device.name}: what goes over the line of protocol {device.protocol} is not recorded (it may be "
-            f"encrypted); keep its values with: holdfast read {device.name} --watch --json",
-            USAGE,
-        )
+def _check(detach: bool, out: Path | None) -> None:
     if detach and out is not None:
         raise Failure("with --detach the agent chooses where to; leave out --out", USAGE)
     if out is not None and out.exists():
@@ -115,10 +106,12 @@ def _background(job: Job, path: Path) -> str:
 def _report(outcome: Outcome, as_json: bool) -> None:
     state, path = outcome.state, outcome.path
     plain = {**state.model_dump(exclude={"is_over", "name"}), "path": str(path), "size": outcome.size}
-    text = (
-        f"{state.requests:,} requests and {state.records - state.requests:,} other events of {state.device}, "
-        f"{state.faults:,} of them faults of the line, are in {path} ({size(outcome.size)})."
+    what = (
+        f"{state.requests:,} requests and {state.records - state.requests:,} other"
+        if state.requests
+        else f"{state.records:,}"
     )
+    text = f"{what} events of {state.device}, {state.faults:,} of them faults, are in {path} ({size(outcome.size)})."
     lines = [text, f"Serve it as a device: holdfast replay {path}"] if outcome.size else []
     if not outcome.size:
         raise Failure(state.trouble or f"nothing was recorded of {state.device}", UNAVAILABLE)

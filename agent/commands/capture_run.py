@@ -16,7 +16,7 @@ from agent.capture.recorder import Recorder, RecorderFailed, header_of
 from agent.capture.service import AFTER_FAULT_S
 from agent.poller import Poller
 from agent.settings import Configuration, Device
-from protocols.field.contract import Scan, Tapped
+from protocols.field.contract import Scan
 from protocols.program.console import TEMPORARY, UNAVAILABLE, USAGE, Failure
 from protocols.program.tasks import Tasks
 from protocols.program.terminal import Progress, ago, progress, size
@@ -162,14 +162,12 @@ async def by_command(job: Job, stopping: asyncio.Event) -> Outcome:
     path = job.out or Path(job.file_name())
     recorder = Recorder(path, header_of(job.configuration, job.device), job.limit_bytes)
     driver = drivers.make(job.device, job.device.groups, job.data_dir)
-    if not isinstance(driver, Tapped):
-        raise Failure(f"{job.device.name}: its driver has no line to listen to", USAGE)
     try:
         await recorder.open()
     except RecorderFailed as error:
         raise Failure(str(error), UNAVAILABLE) from error
-    driver.listen(recorder.tap)
     poller = Poller(job.device.name, driver, job.device.groups, _nothing)
+    recorder.listen_to(driver, poller)
     with progress(f"recording {job.device.name}") as shown:
         writing = asyncio.create_task(recorder.run(), name="capture")
         try:

@@ -40,6 +40,7 @@ def replay(
     """Serve a recording as a simulated Modbus device, with its faults."""
     from agent.capture.records import joined
     from agent.commands.replay_run import served_until_stopped
+    from protocols.field.contract import Happening
     from protocols.program.tasks import run_until_signal
 
     found = _read(file)
@@ -55,7 +56,15 @@ def replay(
         raise Failure(f"{file} holds no records; nothing can be served", USAGE)
     if write is not None and write.exists():
         raise Failure(f"{write} is there already; choose another name", USAGE)
-    run_until_signal(lambda stopping: served_until_stopped(found, (host, port), speed, write, as_json, stopping))
+    where = host, port
+    if any(record.happening is Happening.READ for record in records):
+        from agent.commands.replay_readings import readings_until_stopped
+
+        run_until_signal(
+            lambda stopping: readings_until_stopped(found, records, where, speed, write, as_json, stopping)
+        )
+    else:
+        run_until_signal(lambda stopping: served_until_stopped(found, where, speed, write, as_json, stopping))
 
 
 def _read(path: Path) -> Capture:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ async def served_until_stopped(
     await listen(server, where)
     try:
         if write is not None:
-            _write(found, server, write)
+            write_device(found, lambda device: modbus_at(device, server.transport, server.host, server.port), write)
         rows = [_row(one) for one in served(told)]
         show_served(rows, as_json, _plain(found, server, told, span_s(records)))
         if not as_json:
@@ -76,10 +77,11 @@ async def listen(server: ModbusServer, where: tuple[str, int]) -> None:
         raise Failure(why, UNAVAILABLE) from error
 
 
-def _write(found: Capture, server: ModbusServer, path: Path) -> None:
+def write_device(found: Capture, at: Callable[[Mapping[str, Any]], dict[str, Any]], path: Path) -> None:
+    """A configuration of the recorded device as it is served: `at` says where. Raises Failure."""
     try:
         DeviceSettings.model_validate(found.header.device)
-        device = modbus_at(found.header.device, server.transport, server.host, server.port)
+        device = at(found.header.device)
         text = document([device], None, f"Reads what holdfast replay serves of {scalar(found.header.endpoint)}.")
     except (ValidationError, RecursionError) as error:  # a stranger's file
         raise Failure("its header describes no device; nothing was written", USAGE) from error

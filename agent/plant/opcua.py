@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from agent.plant import plausible
-from protocols.field.contract import Group, Tag
+from protocols.field.contract import Group, Quality, Tag, Value
 from protocols.field.opcua_nodes import NodeAddress
 from protocols.field.opcua_settings import Address
 
@@ -23,12 +23,16 @@ if TYPE_CHECKING:
     from asyncua.server.server import Server
     from asyncua.ua import DataValue, NodeId
 
-CHANGE_S = 0.5
+CHANGE_S = 0.2
 ELEMENTS_MAX = 1000
+Show = Callable[[Tag, int], tuple[Value, int]]
+"""What a tag shows at a time, microseconds since 1970: value and quality."""
+
+_EMPTY: dict[str, Any] = {"bool": False, "int": 0, "uint": 0, "float32": 0.0, "float64": 0.0, "string": ""}
 _VARIANTS = {
     "bool": "Boolean",
-    "int": "Int32",
-    "uint": "UInt32",
+    "int": "Int64",
+    "uint": "UInt64",
     "float32": "Float",
     "float64": "Double",
     "string": "String",
@@ -47,19 +51,29 @@ class Variable:
         """The name of its data type."""
         return _VARIANTS[next(iter(self.tags.values())).value_type]
 
-    def value(self, time_us: int) -> Any:
-        """A scalar, or a list."""
-        shown = {at: _shown(tag, time_us) for at, tag in self.tags.items()}
-        if None in shown:
-            return shown[None]
-        first = next(iter(shown.values()))
-        return [shown.get(at, type(first)()) for at in range(max(at for at in shown if at is not None) + 1)]
+    def value(self, show: Show, time_us: int) -> tuple[Any, int]:
+        """A scalar, or a list; and its status. Of several tags the first bad one's is that of all."""
+        found = {at: show(tag, time_us) for at, tag in self.tags.items()}
+        status = next((quality for _, quality in found.values() if quality), Quality.GOOD)
+        raw = {at: _raw(self.tags[at], value) for at, (value, _) in found.items()}
+        if None in raw:
+            return raw[None], status
+        empty = _EMPTY[next(iter(self.tags.values())).value_type]
+        return [raw.get(at, empty) for at in range(max(at for at in raw if at is not None) + 1)], status
 
 
-def _shown(tag: Tag, time_us: int) -> Any:
+def made_up(tag: Tag, time_us: int) -> tuple[Value, int]:
+    """A value as a plant might have it, always good."""
+    return plausible.of_type(tag.name, tag.unit, tag.value_type, time_us), Quality.GOOD
+
+
+def _raw(tag: Tag, value: Value) -> Any:
+    """As the server has it: before scaling, and of the node's type, whatever was asked for."""
     address: Address = tag.address
-    value = plausible.of_type(tag.name, tag.unit, tag.value_type, time_us)
-    return (value - address.offset) / address.scale if isinstance(value, float) else value
+    empty = _EMPTY[tag.value_type]
+    if isinstance(empty, float) and isinstance(value, int | float) and not isinstance(value, bool):
+        return (value - address.offset) / address.scale
+    return value if type(value) is type(empty) else empty
 
 
 def variables(groups: Sequence[Group]) -> tuple[list[Variable], list[str]]:
@@ -85,7 +99,8 @@ def variables(groups: Sequence[Group]) -> tuple[list[Variable], list[str]]:
 class OpcuaPlant:
     """One server. `left_out`: tags that it cannot show."""
 
-    def __init__(self, groups: Sequence[Group]) -> None:
+    def __init__(self, groups: Sequence[Group], show: Show = made_up) -> None:
+        self._show = show
         self._variables, self.left_out = variables(groups)
         self._nodes: list[tuple[NodeId, Variable]] = []
         self._server: Server | None = None
@@ -106,7 +121,7 @@ class OpcuaPlant:
         for variable in self._variables:
             node_id = ua.NodeId(variable.address.identifier, indexes[variable.address.namespace])  # type: ignore[arg-type]  # an identifier of one of the four kinds
             name = f"{node_id.NamespaceIndex}:{variable.address.text}"
-            first = _data_value(variable)
+            first = self._data_value(variable)
             if first.Value is None:
                 raise TypeError("a variable has a value")
             await server.nodes.objects.add_variable(node_id, name, first.Value.Value, first.Value.VariantType)
@@ -138,17 +153,17 @@ class OpcuaPlant:
         while True:
             await asyncio.sleep(CHANGE_S)
             for node_id, variable in self._nodes:
-                (await space.write_attribute_value(node_id, AttributeIds.Value, _data_value(variable))).check()
+                (await space.write_attribute_value(node_id, AttributeIds.Value, self._data_value(variable))).check()
 
     async def stop(self) -> None:
         """Closes it and all its connections; takes up to a second, the period of the server's own clock."""
         if self._server is not None:
             await self._server.stop()
 
+    def _data_value(self, variable: Variable) -> DataValue:
+        from asyncua import ua
 
-def _data_value(variable: Variable) -> DataValue:
-    from asyncua import ua
-
-    value = variable.value(time.time_ns() // 1000)
-    stamp = ua.DateTime.now(UTC)
-    return ua.DataValue(ua.Variant(value, ua.VariantType[variable.variant]), ua.StatusCode(), stamp, stamp)
+        value, status = variable.value(self._show, time.time_ns() // 1000)
+        stamp = ua.DateTime.now(UTC)
+        variant = ua.Variant(value, ua.VariantType[variable.variant])
+        return ua.DataValue(variant, ua.StatusCode(ua.UInt32(status)), stamp, stamp)

@@ -285,7 +285,7 @@ class Inspects(Protocol):
 
 
 class Happening(IntEnum):
-    """What can happen on a line to a device. The numbers stand in capture files and never change."""
+    """What can happen between a driver and its device. The numbers stand in capture files and never change."""
 
     OPENED = 1
     NOT_OPENED = 2  # content: why
@@ -294,6 +294,8 @@ class Happening(IntEnum):
     TIMED_OUT = 5  # no answer came within the deadline
     LOST = 6  # the other end closed the line, or it broke; content: how
     CLOSED = 7  # we closed it; content: why
+    READ = 8  # only of a driver that is not Tapped: what it gave; content: JSON, see docs/capture.md
+    AWAY = 9  # the same: why it gave nothing
 
 
 Tap: TypeAlias = Callable[[Happening, bytes], None]

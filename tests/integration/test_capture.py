@@ -13,10 +13,12 @@ import pytest
 
 from agent.capture import control
 from agent.capture.control import Request, State
+from agent.capture.readings import decoded
 from agent.capture.recorder import Recorder, RecorderFailed
-from agent.capture.records import Capture, Header
+from agent.capture.records import Capture, Header, joined
 from agent.capture.ring import read_file
 from agent.capture.service import CaptureService
+from agent.poller import Poller
 from agent.settings import read
 from protocols.field.contract import Happening, Tap
 from protocols.field.memory import MemoryDriver
@@ -29,7 +31,7 @@ HEADER = Header("tcp", "10.0.0.5:502", "holdfast 1", "now", {})
 
 @pytest.fixture(scope="module")
 def holdfast() -> Iterator[Toolbox]:
-    with toolbox("agent.commands.capture", "agent.commands.capture_run") as prepared:
+    with toolbox("agent.commands.capture", "agent.commands.capture_run", "agent.commands.replay") as prepared:
         yield prepared
 
 
@@ -124,11 +126,23 @@ async def test_the_running_agent_records_without_losing_a_poll(holdfast: Toolbox
     assert control.load(control.request_path(tmp_path / "data"), Request) is None
 
 
+async def test_of_other_protocols_the_readings_are_recorded(holdfast: Toolbox, tmp_path: Path) -> None:
+    tags = [{"name": "a"}, {"name": "b", "signal": "text", "text": "é" * 200}]
+    simulated = {"name": "sim", "machine": "m", "protocol": "simulated", "groups": [{"period_s": 0.2, "tags": tags}]}
+    write(tmp_path, configuration(simulated))
+    said = await holdfast.run(tmp_path, "capture", "sim", "--for", "1", "--out", "a.hfcap")
+    assert said.code == 0
+    records = joined(read_file(tmp_path / "a.hfcap").records)
+    assert {record.happening for record in records} == {Happening.READ}
+    readings = decoded(records[0].content)
+    assert readings["b"] == ("é" * 200, 0)
+    assert isinstance(readings["a"].value, float)
+    served = await holdfast.run(tmp_path, "replay", "a.hfcap")
+    assert (served.code, "can be listed (--list), not served" in served.flat) == (64, True)
+
+
 async def test_what_cannot_be_recorded_is_said(holdfast: Toolbox, tmp_path: Path) -> None:
-    simulated = {"name": "sim", "machine": "m", "protocol": "simulated", "groups": [{"tags": [{"name": "a"}]}]}
-    write(tmp_path, configuration(modbus_device("plc", 1), simulated))
-    said = await holdfast.run(tmp_path, "capture", "sim")
-    assert (said.code, "protocol simulated is not recorded" in said.flat) == (64, True)
+    write(tmp_path, configuration(modbus_device("plc", 1)))
     said = await holdfast.run(tmp_path, "capture", "plx")
     assert "did you mean plc?" in said.flat
     said = await holdfast.run(tmp_path, "capture", "plc", "--detach")
@@ -138,10 +152,20 @@ async def test_what_cannot_be_recorded_is_said(holdfast: Toolbox, tmp_path: Path
 # --- the agent's side, without a process ---
 
 
+class Line(MemoryDriver):
+    """A driver whose line a test makes happen."""
+
+    tap: Tap | None = None
+
+    def listen(self, tap: Tap | None) -> None:
+        self.tap = tap
+
+
 @pytest.fixture
 def service(tmp_path: Path) -> CaptureService:
     found = read(write(tmp_path, {**configuration(modbus_device("plc", 1)), "data_dir": str(tmp_path)}), environ={})
-    return CaptureService(found, {"plc": MemoryDriver("plc", [])})
+    line = Line("plc", [])
+    return CaptureService(found, {"plc": line}, {"plc": Poller("plc", line, [], lambda scan: None)})
 
 
 async def answer_to(service: CaptureService, data_dir: Path, request: Request) -> State | None:
@@ -158,28 +182,20 @@ def _gone(path: Path) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize(("device", "why"), [("other", "no device of this name"), ("plc", "no line to listen to")])
-async def test_the_agent_says_why_it_does_not_record(
-    service: CaptureService, tmp_path: Path, device: str, why: str
-) -> None:
-    state = await answer_to(service, tmp_path, Request(name="x.hfcap", device=device, until_s=9e9))
+async def test_the_agent_says_why_it_does_not_record(service: CaptureService, tmp_path: Path) -> None:
+    state = await answer_to(service, tmp_path, Request(name="x.hfcap", device="other", until_s=9e9))
     assert state is not None
-    assert state.is_over and why in state.trouble
-
-
-class Line(MemoryDriver):
-    """A driver whose line a test makes happen."""
-
-    tap: Tap | None = None
-
-    def listen(self, tap: Tap | None) -> None:
-        self.tap = tap
+    assert state.is_over and "no device of this name" in state.trouble
+    (tmp_path / "captures").write_text("in the way")
+    state = await answer_to(service, tmp_path, Request(name="y.hfcap", device="plc", until_s=9e9))
+    assert state is not None
+    assert state.is_over and "cannot be written" in state.trouble
 
 
 @pytest.fixture
 def line(service: CaptureService) -> Line:
-    line = Line("plc", [])
-    service._devices["plc"] = service._devices["plc"][0], line
+    line = service._devices["plc"][1]
+    assert isinstance(line, Line)
     return line
 
 

@@ -13,7 +13,7 @@ import yaml
 
 from agent import settings as agent_settings
 from agent.commands.simulate_run import _reply
-from agent.plant.opcua import variables
+from agent.plant.opcua import made_up, variables
 from agent.plant.registers import Units
 from protocols.field.contract import Group, Quality, Scan, Tag
 from protocols.field.modbus import Settings, TagSettings, driver, tag
@@ -145,7 +145,7 @@ def test_nodes_that_cannot_be_shown_are_told() -> None:
         return [Group("ua", "main", 1.0, tuple(made))]
 
     found, left_out = variables(nodes(("ns=2;s=a", "[2]"), ("ns=2;s=a", "[0]"), ("ns=2;s=b", "X.Y"), ("i=2258", "")))
-    assert [len(one.value(NOON_US)) for one in found] == [3]
+    assert [len(one.value(made_up, NOON_US)[0]) for one in found] == [3]
     assert left_out == ["t2"]
     found, left_out = variables(nodes(("ns=2;s=a", ""), ("ns=2;s=a", "[0]"), ("ns=2;s=c", "[999999]")))
     assert ([len(one.tags) for one in found], left_out) == ([1], ["t1", "t2"])
