@@ -494,6 +494,14 @@ def test_replaying_stores_once_and_says_what_became_of_each(plant: Cli) -> None:
     assert plant("dlq", "replay", "--all").out == "No dead letter waits.\n"
 
 
+def test_a_dead_letter_is_dropped_by_choice_and_no_other_with_it(plant: Cli) -> None:
+    plant.commit(lost(PRESS.telemetry, b"?"), lost(*real(2)))
+    assert plant("dlq", "drop", "1").out == "Dead letter 1 is thrown away.\n"
+    assert [letter["id"] for letter in plant("dlq", "list", "--json").json["dead_letters"]] == [2]
+    assert plant("dlq", "drop", "2", "--json").json == {"dropped": 2}
+    assert "there is no dead letter 2" in plant.refused("dlq", "drop", "2")
+
+
 def test_a_plant_that_is_added_says_what_waits_for_it(cli: Cli) -> None:
     cli.commit(lost(*real(1)))
     cli("tenant", "add", "acme")

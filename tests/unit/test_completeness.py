@@ -40,6 +40,11 @@ def test_it_costs_ranges_and_not_numbers() -> None:
     assert str(total([replace(found)])) == f"{2**62 - 2:,} of {2**62:,} batches stored; 2 missing"
 
 
+def test_a_day_of_a_machine_that_is_read_every_second() -> None:
+    whole = Ledger("e1", ((1, 86_400),), (), 86_400, 86_400, 86_400, named=True)
+    assert str(total([statement(whole)])) == "86,400 of 86,400 batches stored; 0 missing"
+
+
 def test_nothing_at_all_is_complete() -> None:
     assert str(total([])) == "0 of 0 batches stored; 0 missing"
     assert total([]).complete
