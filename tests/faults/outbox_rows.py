@@ -80,7 +80,7 @@ async def put_back(stage: Stage) -> Verdict:
         copy = stage.folder / "copy"
         for _ in range(stage.count):
             await line.kill_agent(gateway)
-            await asyncio.to_thread(shutil.copytree, gateway.data_dir, copy)
+            await asyncio.to_thread(_copy_disk, gateway.data_dir, copy)
             gateway.service.start()
             await line.flows("after the copy was made")
             await line.pause(0, 1.5)
@@ -94,6 +94,15 @@ async def put_back(stage: Stage) -> Verdict:
             line.injections += 1
             await line.recovers("after an old copy was put back")
         return await stage.verdict(line)
+
+
+def _copy_disk(source: Path, target: Path) -> None:
+    """Everything but sockets, of which a copy means nothing."""
+
+    def sockets(folder: str, names: list[str]) -> list[str]:
+        return [name for name in names if (Path(folder) / name).is_socket()]
+
+    shutil.copytree(source, target, ignore=sockets)
 
 
 def _put_back(line: Line, gateway: Gateway, copy: Path) -> None:
@@ -117,7 +126,7 @@ async def cloned(stage: Stage) -> Verdict:
         for _ in range(stage.count):
             await line.kill_agent(gateway)
             if not clone.data_dir.exists():  # later on the same clone is switched on again
-                await asyncio.to_thread(shutil.copytree, gateway.data_dir, clone.data_dir)
+                await asyncio.to_thread(_copy_disk, gateway.data_dir, clone.data_dir)
                 line.write_agent(clone)
             both = [gateway.service, clone.service]
             line.rng.shuffle(both)
