@@ -27,15 +27,23 @@ _log = get_logger(part="clock")
 class GatewayClock:
     """`source`: who says that it is synchronised: KERNEL, ALWAYS, or the path of a file that exists then.
 
-    `path`: of the record. `on_change`: is called when a span begins or ends.
+    `path`: of the record. `on_change`: is called when a span begins or ends; `on_set`: when the clock was set, with by
+    how many microseconds it is ahead of what it was.
     """
 
-    def __init__(self, source: str, path: Path, on_change: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        source: str,
+        path: Path,
+        on_change: Callable[[], None] = lambda: None,
+        on_set: Callable[[int], None] = lambda _: None,
+    ) -> None:
         self._source = source
         self._path = path
         self._on_change = on_change
+        self._on_set = on_set
         self._vouching = Vouching(boot_id(), _read(path))
-        self._looked = Moment(-LOOK_US, 0)
+        self._looked: Moment | None = None
         self._is_unwritten = False
         self._synchronised: bool | None = None
         self._marked = 0
@@ -43,7 +51,8 @@ class GatewayClock:
     def mark(self, time_us: int) -> bytes:
         """The mark for what was stamped with this time and is taken now; empty: somebody vouches for the clock."""
         at = moment()
-        if at.boot_us - self._looked.boot_us >= LOOK_US or abs(at.zero_us - self._looked.zero_us) > SET_US:
+        before = self._looked
+        if before is None or at.boot_us - before.boot_us >= LOOK_US or abs(at.zero_us - before.zero_us) > SET_US:
             self._look(at)
         return self._vouching.mark(time_us, at)
 
@@ -62,7 +71,9 @@ class GatewayClock:
         return Clock(synchronised=self._synchronised, span=span, marked=self._marked if span else 0, zeros=zeros)
 
     def _look(self, at: Moment) -> None:
-        before = self._vouching.span
+        before, looked = self._vouching.span, self._looked
+        if looked is not None and abs(at.zero_us - looked.zero_us) > SET_US:
+            self._on_set(at.zero_us - looked.zero_us)
         self._looked, self._synchronised = at, synchronised(self._source)
         self._is_unwritten |= self._vouching.look(at, self._synchronised)
         if self._is_unwritten:

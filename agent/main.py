@@ -77,7 +77,7 @@ class Agent:
         groups = [group for device in configuration.devices for group in device.published]
         encoder = Book(thing, groups) if settings.delivery == "confirmed" else SelfContained(thing)
         self._batcher = Batcher(encoder, {d.name: d.machine for d in configuration.devices})
-        self._clock = GatewayClock(settings.clock.synchronised, data_dir / "clock.json", self._on_change)
+        self._clock = GatewayClock(settings.clock.synchronised, data_dir / "clock.json", self._on_change, self._on_set)
         self._pipeline = Pipeline(
             self._batcher, self._worker, settings.batch.interval_s, self._on_appended, self._ping_watchdog, self._clock
         )
@@ -191,6 +191,11 @@ class Agent:
         if self._forwarder is not None:
             self._forwarder.beat_now()
         self._bell.ring()
+
+    def _on_set(self, ahead_us: int) -> None:
+        """The clock was set: since when a device is as it is has not changed by that."""
+        for poller in self._pollers.values():
+            poller.state.since_us = max(0, poller.state.since_us + ahead_us)
 
     def _ping_watchdog(self) -> None:
         """Called from the working loop: no ping while any device's loop is stuck, or nothing reaches the pipeline."""

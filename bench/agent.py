@@ -92,6 +92,7 @@ def start_with(directory: Path, devices: Sequence[dict[str, Any]], broker_port: 
         "data_dir": str(directory / "data"),
         "outbox": {"limit_bytes": OUTBOX_BYTES},
         "batch": {"interval_s": float(batch_s)},
+        "clock": {"synchronised": "always"},  # a container may say that it is not: marks would count as bytes
         "shutdown_drain_s": 60.0,
         "devices": list(devices),
     }

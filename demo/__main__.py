@@ -136,6 +136,7 @@ class Demo:
             "gateway": {"thing": THING, "tenant": TENANT, "province": PROVINCE, "plant": PLANT},
             "broker": where,
             "data_dir": str(self.directory / "agent"),
+            "clock": {"synchronised": "always"},  # of one machine there is only one clock
             "shutdown_drain_s": 30.0,
             "devices": [_device(device) for device in devices(ports)],
         }

@@ -266,9 +266,15 @@ def _row(view: GatewayView, as_of_us: int) -> tuple[Any, ...]:
         "-" if view.queued is None else f"{view.queued:,}",
         "-" if view.oldest_s is None else ago(view.oldest_s),
         links_in_short(view.links) or "-",
-        "-" if view.skew_us is None else f"{round(view.skew_us / 1e6, 1) or 0.0:+.1f} s",
+        "-" if view.skew_us is None else _skew(view.skew_us / 1e6),
         view.version or "-",
     )
+
+
+def _skew(skew_s: float) -> str:
+    if abs(skew_s) >= 100:
+        return f"{'+' if skew_s > 0 else '-'}{ago(abs(skew_s))}"
+    return f"{round(skew_s, 1) or 0.0:+.1f} s"
 
 
 def _as_json(seen: Seen) -> dict[str, Any]:

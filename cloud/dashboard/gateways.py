@@ -66,7 +66,7 @@ def gateway(row: GatewayRow, view: overview.GatewayView, trend: Trend | None, no
                 "machine": link.machine,
                 "state": link.state,
                 "reason": plain(link.reason),
-                "since_us": link.since * 1000,
+                "since_us": link.since * 1000 - _ahead_us(view),
             }
             for device, link in view.links[:LINKS_MAX]
         ],
@@ -171,15 +171,23 @@ def _certificate(days: int | None) -> Iterator[Note]:
     yield _note(_RED if days < RENEW_NOW_DAYS else _AMBER, f"{left}; renew it in time")
 
 
+def _ahead_us(view: overview.GatewayView) -> int:
+    """By how much its clock is wrong, and not merely its messages under way."""
+    skew_us = view.skew_us or 0
+    return skew_us if abs(skew_us) > SKEW_S_MAX * 1_000_000 else 0
+
+
 def _clock(view: overview.GatewayView) -> Iterator[Note]:
-    skew_s = (view.skew_us or 0) / 1_000_000
-    if abs(skew_s) > SKEW_S_MAX:
+    skew_s = _ahead_us(view) / 1_000_000
+    is_marked = view.uncertain > 0 and view.clock_synchronised is False
+    if skew_s:
         far = f"{abs(skew_s):.1f} s" if abs(skew_s) < 100 else ago(abs(skew_s))
         side = "ahead of" if skew_s > 0 else "behind"
-        yield _note(_AMBER, f"its clock is {far} {side} the receiver's, and so are its readings' times:", _SET_CLOCK)
+        text = f"its clock is {far} {side} the receiver's, and so are its readings' times"
+        yield _note(_AMBER, text) if is_marked else _note(_AMBER, f"{text}:", _SET_CLOCK)
     elif view.clock_synchronised is False and not view.uncertain:
         yield _note(_AMBER, "its clock is not synchronised, and may drift:", _SET_CLOCK)
-    if view.uncertain and view.clock_synchronised is False:
+    if is_marked:
         yield _note(_AMBER, f"{overview.uncertain_times(view)}:", _SET_CLOCK)
     elif view.uncertain:
         yield _note(_AMBER, overview.uncertain_times(view))

@@ -18,7 +18,15 @@ from cloud.speakers import Speaker, Speakers
 from cloud.store.contract import GatewayRow
 from cloud.store.memory import MemoryStore
 from protocols.uplink.presence import Heard, Presence
-from protocols.uplink.status import REASON_SHUTDOWN, REASON_UNEXPECTED, Buffer, Clock, Health, MachineNumbers
+from protocols.uplink.status import (
+    REASON_SHUTDOWN,
+    REASON_UNEXPECTED,
+    Buffer,
+    Clock,
+    DeviceLink,
+    Health,
+    MachineNumbers,
+)
 from protocols.uplink.topics import GatewayTopic
 from protocols.values import ValueType
 from tests.contract.store_cases import GATEWAY, NOW, PLANT, PRESS, SECOND, beat, one_column, telemetry, with_plant
@@ -163,6 +171,15 @@ def test_times_that_nobody_vouches_for(synchronised: bool | None, uncertain: int
     assert (note["colour"], note["command"]) == ("amber", command)
     assert found in note["text"]
     assert (told(one)["uncertain"], told(one)["corrected"]) == (uncertain, 5)
+
+
+def test_a_wrong_clock_that_will_be_corrected_has_one_remedy_and_its_devices_the_right_since() -> None:
+    link = DeviceLink(machine="m", state="ok", since=(NOW - 30 * SECOND) // 1000 - 7_200_000)
+    one = row(heard={"skew_us": -7200 * SECOND}, clock=Clock(synchronised=False), devices={"plc-1": link})
+    found = told(replace(one, uncertain=3))
+    assert [note["command"] for note in found["notes"]] == ["", "timedatectl set-ntp true"]
+    assert "2 h behind" in found["notes"][0]["text"] and "3 batches" in found["notes"][1]["text"]
+    assert found["links"][0]["since_us"] == NOW - 30 * SECOND
 
 
 def test_two_installations_under_one_name_are_a_red_line_with_both_hosts_and_what_to_do() -> None:

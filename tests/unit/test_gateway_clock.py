@@ -9,6 +9,7 @@ import pytest
 
 from agent import clock
 from agent.clock import ALWAYS, KERNEL, GatewayClock, kernel_says, moment, synchronised
+from agent.vouching import Moment
 from protocols.uplink.mark import read
 
 
@@ -58,6 +59,17 @@ def test_what_it_told_is_told_after_a_restart_without_a_word_from_anybody(tmp_pa
     again.look()
     assert again.status().zeros == one.status().zeros and span in one.status().zeros
     assert (again.status().synchronised, again.status().span) == (False, ""), "right since it was synchronised"
+
+
+def test_whoever_remembers_a_time_hears_that_the_clock_was_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_us: list[int] = []
+    moments = [Moment(at * 1_000_000, zero_us + at * 1_000_000) for at, zero_us in ((1, 0), (2, 50_000), (3, 9**9))]
+    monkeypatch.setattr(clock, "moment", moments.pop)
+    moments.reverse()
+    one = GatewayClock(ALWAYS, tmp_path / "clock.json", on_set=by_us.append)
+    for _ in range(3):
+        one.look()
+    assert by_us == [9**9 - 50_000]
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"zeros": 3}', '{"zeros": {}, "vouched_us": "x"}'])
