@@ -6,7 +6,7 @@ report them, are laid over it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from protocols.field.contract import Group, Quality, Scan, Value, ValueType
@@ -56,14 +56,16 @@ class Latest:
         """Whether every tag has had a reading."""
         return self._whole is not None or len(self._later) == len(self.group.tags)
 
-    def not_good(self) -> Iterator[int]:
+    def not_good(self) -> Sequence[int]:
         """The positions of the tags without a good reading, ascending."""
-        if self._whole is not None and self._whole.quality is None and not self._later:
-            return
-        for index in range(len(self.group.tags)):
-            reading = self.reading(index)
-            if reading is None or reading.quality != Quality.GOOD:
-                yield index
+        if self._whole is None or self._later:
+            return [
+                index
+                for index, reading in enumerate(self.readings)
+                if reading is None or reading.quality != Quality.GOOD
+            ]
+        quality = self._whole.quality
+        return () if quality is None else [index for index, code in enumerate(quality) if code != Quality.GOOD]
 
 
 def word(reading: Reading | None) -> str:

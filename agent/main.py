@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent import drivers, heartbeat
 from agent.batcher import Batcher
@@ -29,8 +30,6 @@ from agent.live.server import LiveServer
 from agent.outbox.contract import Held, Lane, Outbox, OutboxError, OutboxStats
 from agent.outbox.disk import DiskOutbox
 from agent.outbox.worker import OutboxWorker
-from agent.page.service import serve_page
-from agent.page.traces import Traces
 from agent.pipeline import Pipeline
 from agent.poller import Poller
 from agent.settings import Configuration, Device
@@ -45,6 +44,9 @@ from protocols.program.tasks import Tasks
 from protocols.program.version import program_version
 from protocols.uplink.mqtt import MqttAgentLink
 from protocols.uplink.status import Status
+
+if TYPE_CHECKING:
+    from agent.page.service import PageService
 
 STATUS_FILE_S = 4.0
 WATCHED_S = 1.0  # the same while somebody watches
@@ -95,13 +97,20 @@ class Agent:
         self._certificate = Certificate(configuration.settings.broker.tls)
         self._said: Status | None = None  # what was told last
         self._live = Live(configuration, self._pollers, self._standing)
-        self._traces = Traces()
+        self._page = self._page_service()
         self._live_server = LiveServer(data_dir / live_address.NAME, self._live.look)
 
     def _poller(self, device: Device, driver: Driver, memories: Path) -> Poller:
         memory = DeviceMemory(memories / f"{device.name}.json", device.name, driver)
         shape = shaping(device, self._boards[device.machine], driver, see=self._see).of
         return Poller(device.name, driver, device.groups, self._pipeline.take, self._on_change, memory, shape)
+
+    def _page_service(self) -> PageService | None:
+        if self._configuration.settings.page is None:
+            return None
+        from agent.page.service import PageService  # what most gateways have not costs them no memory
+
+        return PageService(self._live, self._configuration.settings.page)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Until `stopping`. Raises OutboxError where the outbox cannot be opened, TaskDied where a part fails."""
@@ -117,8 +126,8 @@ class Agent:
                 telling = tasks.spawn("status file", self._tell())
                 tasks.spawn("captures", self._captures.run())
                 showing = [tasks.spawn("live feed", self._live_server.run())]
-                if (page := self._configuration.settings.page) is not None:
-                    showing.append(tasks.spawn("page", serve_page(self._live, self._traces, page)))
+                if self._page is not None:
+                    showing.append(tasks.spawn("page", self._page.run()))
                 notify.ready(f"{len(polling)} devices")
                 _log.info("running", devices=len(polling), data_dir=self._configuration.settings.data_dir)
                 try:
@@ -181,7 +190,8 @@ class Agent:
 
     def _see(self, scan: Scan) -> None:
         self._live.take(scan)
-        self._traces.take(scan)
+        if self._page is not None:
+            self._page.take(scan)
 
     def _on_appended(self, batches: Sequence[Fresh]) -> None:
         if self._forwarder is not None:

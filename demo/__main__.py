@@ -34,6 +34,7 @@ TENANT, PROVINCE, PLANT, THING = "demo", "south", "plant-1", "gateway-1"
 START_S = 30.0
 STOP_S = 40.0
 PAGE_PORT = 8480
+AGENT_PAGE_PORT = 8470
 _PR_SET_PDEATHSIG = 1
 
 
@@ -99,9 +100,10 @@ def _die_with_parent() -> None:
 class Demo:
     """One run."""
 
-    def __init__(self, directory: Path, page_port: int) -> None:
+    def __init__(self, directory: Path, page_port: int, agent_page_port: int) -> None:
         self.directory = directory
         self.page_port = page_port
+        self.agent_page_port = agent_page_port
         self.processes = Processes(directory)
         self.mqtt_port = broker.free_port()
         self.agent_yaml = directory / "agent.yaml"
@@ -138,6 +140,7 @@ class Demo:
             "data_dir": str(self.directory / "agent"),
             "clock": {"synchronised": "always"},  # of one machine there is only one clock
             "shutdown_drain_s": 30.0,
+            "page": {"host": broker.HOST, "port": self.agent_page_port},
             "devices": [_device(device) for device in devices(ports)],
         }
         cloud = {
@@ -287,7 +290,8 @@ def main() -> int:
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     os.environ.pop("NOTIFY_SOCKET", None)
-    demo = Demo(directory, _free_page_port(options.page_port))
+    agent_page_port = _free_page_port(AGENT_PAGE_PORT if options.page_port else 0)
+    demo = Demo(directory, _free_page_port(options.page_port), agent_page_port)
     try:
         return _run(demo, options.seconds)
     except (DemoFailed, broker.NoBroker) as error:
@@ -305,6 +309,7 @@ def _run(demo: Demo, seconds: float | None) -> int:
             f"  plant      two Modbus TCP PLCs and an OPC UA server, replaying a solar plant\n"
             f"  broker     NATS, MQTT on {broker.HOST}:{demo.mqtt_port}\n"
             f"  agent      holdfast status --config {_short(demo.agent_yaml)}\n"
+            f"             http://{broker.HOST}:{demo.agent_page_port}/   its own page\n"
             f"  receiver   holdfast-cloud gateway list --config {_short(demo.cloud_yaml)}\n"
             f"  page       http://{broker.HOST}:{demo.page_port}/   ← open this\n"
             + ("Ctrl-C stops everything." if seconds is None else f"Runs for {seconds:g} s."),

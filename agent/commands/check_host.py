@@ -8,7 +8,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from agent.commands.findings import Finding, Mark, split
-from agent.page.service import is_local
 from agent.settings import OutboxSettings, PageSettings
 from protocols.program.listening import PageError, listen, url
 from protocols.program.terminal import size
@@ -120,6 +119,8 @@ def _room(data_dir: Path, outbox: OutboxSettings, space: Space, is_in_use: bool)
 
 def page(settings: PageSettings, is_running: bool) -> Finding:
     """Whether the agent's page can be served. `is_running`: an agent is, which may hold the port already."""
+    from agent.page.service import is_local
+
     if find_spec("aiohttp") is None or find_spec("aiohttp_sse") is None:
         return Finding(Mark.BAD, "page", "aiohttp is not installed", "pip install 'holdfast[page]'")
     try:

@@ -39,6 +39,12 @@ class LiveClient:
         except TimeoutError:
             await self.close()
             raise FeedAway(f"it gives no answer within {ANSWER_S:g} s") from None
+        except (FileNotFoundError, ConnectionRefusedError):
+            await self.close()
+            raise FeedAway(f"nobody answers at {self._path}") from None
+        except PermissionError:
+            await self.close()
+            raise FeedAway(f"this user may not connect to {self._path}; run it as the agent's user") from None
         except (OSError, ValueError) as error:
             await self.close()
             raise FeedAway(getattr(error, "strerror", None) or str(error)) from error

@@ -37,6 +37,7 @@ class Values:
             for group in device.published
         ]
         self._by_name = {(latest.group.device, latest.group.name): latest for _, latest, _ in self._groups}
+        self._address_keys = {device.name: device.address_key for device in configuration.devices}
         self._starts = [0, *accumulate(len(latest.group.tags) for _, latest, _ in self._groups)]
         self._found: dict[str, Sequence[int]] = {}
 
@@ -61,7 +62,7 @@ class Values:
         """Device → how many of its tags have no good value."""
         counts = {device.name: 0 for device, _, _ in self._groups}
         for device, latest, _ in self._groups:
-            counts[device.name] += sum(1 for _ in latest.not_good())
+            counts[device.name] += len(latest.not_good())
         return counts
 
     def asked(self, query: Query) -> dict[str, Any]:
@@ -105,9 +106,17 @@ class Values:
             "group": latest.group.name,
             "tag": tag.name,
             "unit": clean(tag.unit),
-            "address": _address(device, tag, keys[index] if keys else None),
+            "address": self._address(device, tag, keys[index] if keys else None),
             **_read(tag, latest.reading(index)),
         }
+
+    def _address(self, device: Device, tag: Tag, keys: Mapping[str, Any] | None) -> str:
+        """Where a tag is, or what it is derived from."""
+        if keys is None:
+            formula: Formula = tag.address
+            return f"from {', '.join(formula.names)}"[:TEXT_MAX]
+        key = self._address_keys[device.name]
+        return "" if key is None else str(keys.get(key, ""))[:TEXT_MAX]
 
 
 def _read(tag: Tag, reading: Reading | None) -> dict[str, Any]:
@@ -144,12 +153,3 @@ def _written(configuration: Configuration, device: Device, group: Group) -> Sequ
     """The keys of each of the group's tags as the configuration has them; nothing of what is derived."""
     settings = next(one for one in configuration.settings.devices if one.name == device.name)
     return next((one.tags for one in settings.groups if one.name == group.name), ())
-
-
-def _address(device: Device, tag: Tag, keys: Mapping[str, Any] | None) -> str:
-    """Where a tag is, or what it is derived from."""
-    if keys is None:
-        formula: Formula = tag.address
-        return f"from {', '.join(formula.names)}"[:TEXT_MAX]
-    key = device.address_key
-    return "" if key is None else str(keys.get(key, ""))[:TEXT_MAX]

@@ -114,14 +114,12 @@ class WatchApp(App[None]):
         if self._view is None:
             found.update(Text(f"✗ {self._trouble}; trying again. q quits." if self._trouble else WAITING))
             return
-        lines = page(
-            self._view, self._state, self._sparks, self._seen, self._note(), found.size.width, found.size.height
-        )
+        lines = page(self._view, self._state, self._sparks, (self._seen, self._note(), self._trouble), *found.size)
         found.update(_text(lines, is_old=bool(self._trouble)))
 
     def _note(self) -> str:
         if self._trouble:
-            return f"not live since {self._seen}: {self._trouble}"
+            return f"not live since {self._seen}"
         return f"held at {self._seen}" if self._state.is_paused else ""
 
     def _again(self) -> None:

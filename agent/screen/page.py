@@ -34,12 +34,18 @@ _FOOTS = {
 }
 
 
-def page(view: View, state: State, sparks: Sparks, clock: str, note: str, cells: int, height: int) -> list[Line]:
-    """Exactly `height` lines. Tells `state` how many rows there are and how many fit."""
+def page(view: View, state: State, sparks: Sparks, now: tuple[str, str, str], cells: int, height: int) -> list[Line]:
+    """Exactly `height` lines. Tells `state` how many rows there are and how many fit.
+
+    `now`: the time of the view, why it may not be live in a few words, and what is wrong with the connection.
+    """
+    clock, note, trouble = now
     if cells < CELLS_MIN or height < LINES_MIN:
         text = f"The window is too small: {CELLS_MIN} by {LINES_MIN} at least. q quits."
         return _filled([[(shorten(text, cells), "")]], height)
     head = [draw.heading(view, clock, note, cells), *draw.stations(view, cells), [("─" * cells, "dim")]]
+    if trouble:
+        head.append([("✗ ", "red"), (f"the agent does not answer: {trouble}; trying again", "")])
     foot = _foot(view, state, cells)
     room = height - len(head) - 1
     match state.part:

@@ -27,6 +27,8 @@ _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
 def clean(text: str) -> str:
     """The text with control characters, and those that reverse its direction, shown as `\\x1b` and the like."""
+    if text.isprintable():  # which none of these is
+        return text
     return _CONTROL.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
 
 

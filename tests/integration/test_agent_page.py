@@ -29,7 +29,7 @@ from agent.live.live import Live
 from agent.live.query import Query
 from agent.page import server
 from agent.page.server import CLIENTS_MAX, Page
-from agent.page.service import serve_page
+from agent.page.service import PageService
 from agent.page.traces import Traces
 from agent.poller import DeviceState
 from agent.settings import PageSettings
@@ -160,7 +160,7 @@ async def test_a_port_in_use_is_said_and_the_agent_goes_on(tmp_path: Path) -> No
         taken = PageSettings(host="127.0.0.1", port=port)
         with pytest.raises(PageError, match=rf"the agent's page at 127.0.0.1:{port}: the port is in use.*page\.port"):
             await Page(live, Traces(), taken).__aenter__()
-        trying = asyncio.create_task(serve_page(live, Traces(), taken), name="page")
+        trying = asyncio.create_task(PageService(live, taken).run(), name="page")
         await asyncio.sleep(0.1)
         assert not trying.done()
         trying.cancel()

@@ -75,15 +75,16 @@ def views(draw: st.DrawFn) -> dict[str, Any]:
     st.sampled_from([VALUES, DEVICES, REASONS, HELP]),
     st.integers(-50, 50),
     st.booleans(),
+    st.sampled_from(["", "it hung up"]),
 )
 def test_every_page_fits_the_window(
-    view: dict[str, Any], cells: int, height: int, part: str, moved: int, is_typing: bool
+    view: dict[str, Any], cells: int, height: int, part: str, moved: int, is_typing: bool, trouble: str
 ) -> None:
     state, sparks = State(part=part, is_typing=is_typing, filter="x" * 30), Sparks()
     sparks.take(view["values"]["rows"])
-    page(view, state, sparks, "12:00:00", "", cells, height)
+    page(view, state, sparks, ("12:00:00", "", trouble), cells, height)
     state.move(moved)
-    lines = page(view, state, sparks, "12:00:00", "", cells, height)
+    lines = page(view, state, sparks, ("12:00:00", "", trouble), cells, height)
     assert len(lines) == height
     assert max(sum(width(text) for text, _ in line) for line in lines) <= cells
     assert 0 <= state.top <= state.cursor or state.count == 0
@@ -193,7 +194,7 @@ async def test_what_is_not_live_says_so_and_comes_back(source: Source) -> None:
     async with app.run_test(size=(100, 30)) as pilot:
         await shows(app, pilot, "tag-001")
         source.trouble = "it hung up"
-        await shows(app, pilot, "not live since")
+        await shows(app, pilot, "✗ the agent does not answer: it hung up; trying again")
         source.trouble = ""
         async with asyncio.timeout(20):
             while "not live" in screen(app):
