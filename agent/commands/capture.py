@@ -45,7 +45,7 @@ def capture(
     as_json: Json = False,
 ) -> None:
     """Record the raw frames to and from a device, in a file of bounded size."""
-    from agent.commands.capture_run import Job, by_agent, by_command, detached, stopped
+    from agent.commands.capture_run import Job, by_agent, by_command, check_free, detached, stopped
     from agent.commands.plan import known_device
     from protocols.program import logs
     from protocols.program.tasks import run_until_signal
@@ -58,6 +58,8 @@ def capture(
     is_alive = _agent_is_alive(configuration)
     if (stop or detach) and not is_alive:
         raise Failure("no agent runs with this data_dir, so it cannot record; leave out --detach and --stop", USAGE)
+    if is_alive and not stop:
+        check_free(job)
     if detach:
         path = detached(job)
         _say(as_json, {"path": str(path), "device": device}, [_background(job, path)])
@@ -105,17 +107,21 @@ def _background(job: Job, path: Path) -> str:
 
 def _report(outcome: Outcome, as_json: bool) -> None:
     state, path = outcome.state, outcome.path
-    plain = {**state.model_dump(exclude={"is_over", "name"}), "path": str(path), "size": outcome.size}
-    what = (
-        f"{state.requests:,} requests and {state.records - state.requests:,} other"
-        if state.requests
-        else f"{state.records:,}"
-    )
-    text = f"{what} events of {state.device}, {state.faults:,} of them faults, are in {path} ({size(outcome.size)})."
-    lines = [text, f"Serve it as a device: holdfast replay {path}"] if outcome.size else []
     if not outcome.size:
         raise Failure(state.trouble or f"nothing was recorded of {state.device}", UNAVAILABLE)
+    plain = {**state.model_dump(exclude={"is_over", "name"}), "path": str(path), "size": outcome.size}
+    text = (
+        f"{_counted(state.records, 'event')} of {state.device}, {_counted(state.requests, 'request')} and "
+        f"{_counted(state.faults, 'fault')} among them, are in {path} ({size(outcome.size)})."
+    )
+    lines = [text]
+    if state.records:
+        lines.append(f"Serve it as a device: holdfast replay {path}")
     _say(as_json, plain, [*lines, *([f"! {state.trouble}"] if state.trouble else [])])
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _say(as_json: bool, plain: dict[str, object], texts: list[str]) -> None:

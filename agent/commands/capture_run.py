@@ -111,17 +111,25 @@ async def _ended(job: Job, state: State) -> Outcome:
     return _outcome(path, state)
 
 
-def _ask(job: Job) -> Request:
+def check_free(job: Job) -> None:
+    """Raises Failure where the agent records already."""
     path = control.request_path(job.data_dir)
     try:
         earlier = control.load(path, Request)
-        if earlier is not None and earlier.until_s > time.time():
-            until = time.strftime("%H:%M:%S", time.localtime(earlier.until_s))
-            raise Failure(
-                f"{earlier.device} is being recorded until {until}, and the agent records one device at a time; "
-                f"end that with: holdfast capture {earlier.device} --stop",
-                USAGE,
-            )
+    except OSError as error:
+        raise Failure(f"{path} cannot be read ({error.strerror}); try again with sudo", UNAVAILABLE) from error
+    if earlier is not None and earlier.until_s > time.time():
+        until = time.strftime("%H:%M:%S", time.localtime(earlier.until_s))
+        raise Failure(
+            f"{earlier.device} is being recorded until {until}, and the agent records one device at a time; "
+            f"end that with: holdfast capture {earlier.device} --stop",
+            USAGE,
+        )
+
+
+def _ask(job: Job) -> Request:
+    path = control.request_path(job.data_dir)
+    try:
         until_s = time.time() + job.seconds
         request = Request(
             name=job.file_name(),
