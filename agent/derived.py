@@ -21,12 +21,17 @@ _STEP_US = 1000
 
 
 class Known(NamedTuple):
-    """A tag's last reading. `reason`: "" where it is good."""
+    """A tag's last reading. `reason`: "" where it is good.
+
+    `seen_us`: when it was last known to be so. That is the reading's own time where every read gives one; of a
+    subscription, which is silent while nothing changes, it is the time of the last read that went well.
+    """
 
     value: Value
     quality: int
     time_us: int
     reason: str
+    seen_us: int
 
 
 Board = dict[str, Known]
@@ -42,10 +47,15 @@ class Result(NamedTuple):
 
 
 class Formula(Protocol):
-    """How a derived tag is computed: the `address` of its Tag. `names`: of what. `made` makes one that remembers."""
+    """How a derived tag is computed: the `address` of its Tag. `names`: of what. `made` makes one that remembers.
+
+    `moment`: which of a reading's two times counts. It is new when that is another.
+    """
 
     @property
     def names(self) -> tuple[str, ...]: ...
+
+    def moment(self, known: Known) -> int: ...
 
     def made(self) -> Computation: ...
 
@@ -68,6 +78,9 @@ class Computed:
     @property
     def names(self) -> tuple[str, ...]:
         return self.expression.names
+
+    def moment(self, known: Known) -> int:
+        return known.time_us
 
     def made(self) -> Computed:
         return self
@@ -95,13 +108,16 @@ class Computed:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """How fast a tag changes, per second."""
+    """How fast a tag changes, per second. One that is silent because nothing changes stands still."""
 
     tag: str
 
     @property
     def names(self) -> tuple[str, ...]:
         return (self.tag,)
+
+    def moment(self, known: Known) -> int:
+        return known.seen_us
 
     def made(self) -> Changing:
         return Changing(self.tag)
@@ -124,14 +140,14 @@ class Changing:
         if not isinstance(now.value, int | float):
             self._last = None
             return Result(None, Quality.BAD_TYPE_MISMATCH, f"{self._tag}: its value is no number")
-        if last is not None and now.time_us == last.time_us:
+        if last is not None and now.seen_us == last.seen_us:
             return None
         self._last = now
-        if last is None or now.time_us < last.time_us or not isinstance(last.value, int | float):
+        if last is None or now.seen_us < last.seen_us or not isinstance(last.value, int | float):
             return None
         worst = _worst((self._tag, self._tag), (last, now))
         try:
-            rate = (now.value - last.value) / ((now.time_us - last.time_us) / 1e6)
+            rate = (now.value - last.value) / ((now.seen_us - last.seen_us) / 1e6)
         except OverflowError:
             rate = math.inf
         if not math.isfinite(rate):
@@ -158,28 +174,29 @@ class Derived:
     def __init__(self, group: Group, wanted: Mapping[int, Wanted], board: Board) -> None:
         self._group = group
         self._board = board
-        formulas: list[Formula] = [tag.address for tag in group.tags]
-        self._names = [formula.names for formula in formulas]
-        self._computations = [formula.made() for formula in formulas]
+        self._formulas: list[Formula] = [tag.address for tag in group.tags]
+        self._computations = [formula.made() for formula in self._formulas]
         self._filters = {at: Filter(one) for at, one in wanted.items()}
-        self._used: list[list[Known | None]] = [[] for _ in formulas]
+        self._used: list[list[tuple[int, int, Value]]] = [[] for _ in self._formulas]
         self._time_us = 0
 
     def of(self) -> Scan | None:
         """What is new; None where nothing is."""
         results: dict[int, Result] = {}
         time_us = self._time_us + _STEP_US
-        for at, names in enumerate(self._names):
-            known = [self._board[name] for name in names if name in self._board]
-            if len(known) < len(names) or (all(map(_is, known, self._used[at])) and self._used[at]):
+        for at, formula in enumerate(self._formulas):
+            known = [self._board[name] for name in formula.names if name in self._board]
+            moments = [(formula.moment(one), one.quality, one.value) for one in known]
+            if len(known) < len(formula.names) or moments == self._used[at]:
                 continue
-            self._used[at] = list(known)
+            self._used[at] = moments
             result = self._computations[at].of(known)
             if result is not None:
-                newest_us = max(one.time_us for one in known)
+                newest_us = max(moment_us for moment_us, _, _ in moments)
                 result = results[at] = self._filtered(at, result, newest_us)
                 time_us = max(time_us, newest_us)
-                self._board[self._group.tags[at].name] = Known(result.value, result.quality, newest_us, result.reason)
+                mine = Known(result.value, result.quality, newest_us, result.reason, newest_us)
+                self._board[self._group.tags[at].name] = mine
         if not results:
             return None
         self._time_us = time_us
@@ -195,7 +212,7 @@ class Derived:
             self._group,
             time_us,
             [one.value for one in results.values()],
-            None if len(results) == len(self._names) else list(results),
+            None if len(results) == len(self._formulas) else list(results),
             quality if any(quality) else None,
             {at: one.reason for at, one in results.items() if one.reason},
         )
@@ -203,7 +220,3 @@ class Derived:
 
 def _short(value: Value) -> str:
     return f"{value:.6g}" if isinstance(value, float) else f"{value!r:.20}"
-
-
-def _is(one: object, other: object) -> bool:
-    return one is other

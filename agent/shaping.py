@@ -93,8 +93,11 @@ class _Stage:
         if self._filters is not None:
             scans = [self._filters.of(scan) for scan in scans]
         for scan in scans:
-            self._note(scan)
             self._see(scan)
+        if self._watched:
+            for scan in scans:
+                self._note(scan, now_us)
+            self._still(scans, now_us)
         told = _told(self._changes, scans, now_s, now_us)
         if self._derived is not None:
             found = self._derived.of()
@@ -103,18 +106,25 @@ class _Stage:
             told += _told(self._derived_changes, [] if found is None else [found], now_s, now_us)
         return told
 
-    def _note(self, scan: Scan) -> None:
+    def _note(self, scan: Scan, now_us: int) -> None:
         """What derived tags are made of, onto the board."""
-        if not self._watched:
-            return
-        quality, reasons = scan.quality, scan.reasons
         if scan.indexes is None:
-            found = [(at, at) for at in self._watched]
+            places, seen_us = [(at, at) for at in self._watched], scan.time_us
         else:
-            found = [(number, at) for number, at in enumerate(scan.indexes) if at in self._watched]
-        for number, at in found:
-            code = Quality.GOOD if quality is None else quality[number]
-            self._board[self._watched[at]] = Known(scan.values[number], code, scan.time_us, reasons.get(at, ""))
+            places, seen_us = [(place, at) for place, at in enumerate(scan.indexes) if at in self._watched], now_us
+        for place, at in places:
+            code = Quality.GOOD if scan.quality is None else scan.quality[place]
+            reason = scan.reasons.get(at, "")
+            self._board[self._watched[at]] = Known(scan.values[place], code, scan.time_us, reason, seen_us)
+
+    def _still(self, scans: Sequence[Scan], now_us: int) -> None:
+        """What a subscription said nothing of is as it was."""
+        if any(scan.indexes is None for scan in scans):
+            return
+        for name in self._watched.values():
+            known = self._board.get(name)
+            if known is not None and Quality.word(known.quality) != "bad":
+                self._board[name] = known._replace(seen_us=now_us)
 
 
 def _changes(group: Group, rules: GroupRules, narrowed: Collection[int]) -> Changes | None:

@@ -49,7 +49,7 @@ def derived_groups(device: Device, groups: Sequence[Group]) -> list[Group]:
 def derived(device: Device, read: Sequence[Latest]) -> list[Latest]:
     """The tags that are derived from groups that were just read; of those that cannot be computed it is said why."""
     board: Board = {
-        tag.name: Known(reading.value, reading.quality, reading.time_us, reading.reason)
+        tag.name: Known(reading.value, reading.quality, reading.time_us, reading.reason, reading.time_us)
         for one in read
         for tag, reading in zip(one.group.tags, one.readings, strict=True)
         if reading is not None

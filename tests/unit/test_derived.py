@@ -28,7 +28,7 @@ def derived_of(*formulas: tuple[str, Any], board: Board, wanted: dict[int, Wante
 
 
 def known(value: Value, time_us: int, quality: int = 0, reason: str = "") -> Known:
-    return Known(value, quality, time_us, reason)
+    return Known(value, quality, time_us, reason, time_us)
 
 
 def plain(scan: Scan | None) -> Any:

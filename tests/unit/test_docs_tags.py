@@ -82,7 +82,7 @@ def test_an_expression_is_worth_what_stands_there(expression: str, tags: str, re
         name, value = pair.split(" = ")
         given[name] = yaml.safe_load(value)
     formula = Computed(Expression(expression))
-    found = formula.of([Known(given[name], 0, 0, "") for name in formula.names])
+    found = formula.of([Known(given[name], 0, 0, "", 0) for name in formula.names])
     assert found is not None
     kind = formula.expression.value_type({})
     assert result == (found.reason or shown(found.value, kind))

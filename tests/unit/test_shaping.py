@@ -136,6 +136,28 @@ def test_tags_of_several_devices_and_derived_tags_in_any_order(tmp_path: Path) -
     assert line.rows("plc-2", 14) == [{"b": 14}, {"rate": 2.0}]
 
 
+def test_a_counter_that_its_subscription_says_nothing_of_stands_still(tmp_path: Path) -> None:
+    """Its rate is of the gateway's time, because the server's stamp of the last change may lie behind."""
+    derived = [tag("pace", rate_of="pieces"), tag("twice", expression="pieces * 2")]
+    [found] = read(tmp_path, device("plc-1", [tag("pieces", type="int")], derived=derived)).devices
+    shaped, group = Shaping(found, {}), found.groups[0]
+
+    def reported(second: int, *values: int, stamped_us: int = 0) -> list[tuple[int, dict[str, Value]]]:
+        scans = [Scan(group, stamped_us, [value], [0]) for value in values]
+        told = shaped.of(group, scans, float(second), second * SECOND_US)
+        return [(one.time_us, by_name(one)) for one in told if one.group is not group]
+
+    assert reported(1, 10, stamped_us=500_000) == [(500_000, {"twice": 20})]
+    assert reported(2, 11, 14, stamped_us=900_000) == [(2 * SECOND_US, {"pace": 4.0, "twice": 28})]
+    assert reported(3) == [(3 * SECOND_US, {"pace": 0.0})]
+    assert reported(4, 15, stamped_us=2_900_000) == [(4 * SECOND_US, {"pace": 1.0, "twice": 30})]
+    assert reported(5) == [(5 * SECOND_US, {"pace": 0.0})]
+    bad = Scan(group, 6 * SECOND_US, [None], [0], [Quality.BAD], {0: "gone"})
+    [_, derived_bad] = shaped.of(group, [bad], 6.0, 6 * SECOND_US)
+    assert derived_bad.values == [None, None]
+    assert reported(7) == [], "it is bad until something is reported, and that was said"
+
+
 def test_the_group_of_derived_tags_has_a_name_of_its_own(tmp_path: Path) -> None:
     taken = device("plc-1", [tag("a")], derived=[tag("b", expression="a", unit="bar")], period_s=0.05, priority="high")
     taken["groups"].append({"name": "main-derived", "tags": [tag("c")]})
