@@ -6,7 +6,7 @@ A derived tag may be made of any tag of its machine, derived ones, too, whicheve
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from agent.derived import Computed, Formula, Rate
 from agent.expression import LENGTH_MAX, Expression
 from agent.parts import free_name
 from agent.rules import NOT_NUMBERS, Default, group_rules, misfits
+from agent.written_tags import groups_written, names_written
 from protocols.field.contract import Group, Tag, TagSettingsBase, ValueType
 from protocols.program.settings import Path, Problem, Source
 
@@ -71,32 +72,21 @@ class _Entry:
         return (*self.path, "rate_of" if self.settings.expression is None else "expression")
 
 
-def groups_written(listed: Iterable[Any]) -> Iterator[tuple[Path, dict[str, Any], dict[str, Any]]]:
-    """(path, device, group) of every poll group that is written down at all."""
-    for at, device in enumerate(listed):
-        groups = device.get("groups") if isinstance(device, dict) else None
-        for group_at, group in enumerate(groups if isinstance(groups, list) else []):
-            if isinstance(group, dict):
-                yield ("devices", at, "groups", group_at), device, group
-
-
-def derive(
-    source: Source, listed: Sequence[Any], names: Iterable[tuple[str, str]], devices: Sequence[Device]
-) -> list[Problem]:
-    """Add to the rules of the devices' groups what is derived from them. `names`: (machine, tag) of all tags."""
+def derive(source: Source, listed: Sequence[Any], devices: Sequence[Device]) -> list[Problem]:
+    """Add to the rules of the devices' groups what is derived from them."""
     by_machine: dict[str, list[_Entry]] = {}
     for entry in _entries(listed):
         by_machine.setdefault(entry.machine, []).append(entry)
     if not by_machine:
         return []
     known: dict[str, list[str]] = {}
-    for machine, name in names:
-        known.setdefault(machine, []).append(name)
+    for one in names_written(listed):
+        known.setdefault(one.machine, []).append(one.name)
     problems = []
     for machine, entries in by_machine.items():
         mine = [device for device in devices if device.machine == machine]
         found = [_unknown(source, entry, known[machine]) for entry in entries]
-        problems += [one for of_entry in found for one in of_entry] or _build(source, entries, mine)
+        problems += [problem for of_entry in found for problem in of_entry] or _build(source, entries, mine)
     return problems
 
 

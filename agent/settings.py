@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -14,10 +14,11 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent import drivers
-from agent.derived_settings import DerivedSettings, derive, groups_written
+from agent.derived_settings import DerivedSettings, derive
 from agent.outbox.contract import HIGH, LOW, NORMAL
 from agent.rules import Default, GroupRules, group_rules, misfits
 from agent.uplink.pace import BACKLOG_BYTES_PER_S
+from agent.written_tags import taken_names
 from protocols.field.contract import (
     Deadband,
     DriverModule,
@@ -289,7 +290,7 @@ def _devices(source: Source) -> tuple[list[Device], list[Problem]]:
     given = whole.get("devices") if isinstance(whole, dict) else None
     listed = given if isinstance(given, list) else []
     devices: list[Device] = []
-    problems = _unique_tags(source, listed)
+    problems = taken_names(source, listed)
     names: dict[str, int] = {}
     for at, device in enumerate(listed):
         if not isinstance(device, dict):
@@ -304,8 +305,7 @@ def _devices(source: Source) -> tuple[list[Device], list[Problem]]:
             built = _device(source, at, device, module, problems)
             if built is not None:
                 devices.append(built)
-    tags = ((str(device.get("machine")), name) for _, device, name in _tag_names(listed))
-    problems += derive(source, listed, tags, devices)
+    problems += derive(source, listed, devices)
     return devices, problems
 
 
@@ -387,28 +387,6 @@ def _validated(
     except ValidationError as error:
         problems.extend(source.explain(error, model, path))
         return None
-
-
-def _unique_tags(source: Source, listed: list[Any]) -> list[Problem]:
-    """A tag's name is unique in its machine, because the machine's telemetry is a map by tag."""
-    problems, owners = [], dict[tuple[str, str], str]()
-    for path, device, tag in _tag_names(listed):
-        key = (str(device.get("machine")), tag)
-        if key in owners:
-            what = f"machine {key[0]} already has a tag {tag} (of device {owners[key]}); choose another name"
-            problems.append(source.problem(path, what))
-        owners.setdefault(key, str(device.get("name")))
-    return problems
-
-
-def _tag_names(listed: list[Any]) -> Iterator[tuple[tuple[str | int, ...], dict[str, Any], str]]:
-    """(path of the name, its device, the name) of every tag that is written down at all, derived ones, too."""
-    for path, device, group in groups_written(listed):
-        for kind in ("tags", "derived"):
-            tags = group.get(kind)
-            for at, tag in enumerate(tags if isinstance(tags, list) else []):
-                if isinstance(tag, dict) and isinstance(tag.get("name"), str):
-                    yield (*path, kind, at, "name"), device, tag["name"]
 
 
 __all__ = ["DEFAULT_PATH", "AgentSettings", "Configuration", "Device", "SettingsError", "read"]
