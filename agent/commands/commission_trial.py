@@ -6,6 +6,7 @@ import asyncio
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agent import drivers
@@ -14,16 +15,19 @@ from agent.commands.findings import split
 from agent.commands.polling import (
     ASK_AGAIN_S,
     FIRST_VALUES_S,
+    NOTHING,
+    RATE,
     Latest,
     Reading,
     driven,
     iso,
-    reason,
     shown,
+    why,
     word,
     written,
 )
 from agent.derived import Board
+from agent.rules import GroupRules
 from agent.shaping import shaping
 from agent.toolbox.report import DeviceSheet, GroupSheet, Latency, TagSheet
 from protocols.field.contract import Driver, Evidence, FieldError, Group, Inspects, Quality, Scan, Tag
@@ -42,6 +46,7 @@ class Trial:
         """`board`: what derived tags of its machine are made of."""
         self._device = device
         self._driver = drivers.make(device, device.groups, configuration.settings.data_dir)
+        self._board = board
         self._shape = shaping(device, board, self._driver, reports_all=True).of
         self._written = written(configuration, device.name)
         self._address_key = device.address_key or ""
@@ -52,17 +57,21 @@ class Trial:
         self._trouble = ""
 
     async def run(self, reads: int, done: Callable[[], None]) -> None:
-        """Connect, read every tag so many times, close. Faults are in the sheet. `done` is called after each read."""
+        """Connect, read every tag so many times, close. Faults are in the sheet. `done` is called for each read."""
+        left = reads
         try:
             async with driven(self._device, self._driver):
-                for number in range(reads):
-                    if number:
-                        await asyncio.sleep(BETWEEN_S)
+                while left:
                     for group in self._device.groups:
                         await self._read(self._driver, group)
+                    left -= 1
                     done()
+                    if left:
+                        await asyncio.sleep(BETWEEN_S)
         except FieldError as error:
             self._trouble = str(error)
+            for _ in range(left):  # they will not be made
+                done()
 
     async def _read(self, driver: Driver, group: Group) -> None:
         if not isinstance(driver, Inspects):
@@ -93,6 +102,12 @@ class Trial:
         device = self._device
         for group in device.groups:
             self._take(group, [])
+        for group in device.derived:
+            for at, tag in enumerate(group.tags):
+                lacking = [name for name in tag.address.names if name not in self._board]
+                self._latest[group.name].waiting[at] = (
+                    f"it is made of {', '.join(lacking)}, not read" if lacking else RATE
+                )
         trouble, fix = split(self._trouble) if self._trouble else ("", "")
         order = getattr(device.settings, "order", None)
         return DeviceSheet(
@@ -115,8 +130,10 @@ class Trial:
 
     def _tags(self, group: Group, trouble: str) -> Iterator[TagSheet]:
         evidence = self._evidence.get(group.name) or [self._configured(tag) for tag in group.tags]
-        for tag, one, reading in zip(group.tags, evidence, self._latest[group.name].readings, strict=True):
-            yield _tag(group, tag, one, reading, trouble)
+        latest, rules = self._latest[group.name], self._device.rules.get(group.name, GroupRules())
+        for at, (tag, one) in enumerate(zip(group.tags, evidence, strict=True)):
+            kind = f"{one.type}, filtered" if at in rules.filters else one.type
+            yield _tag(group, tag, replace(one, type=kind), latest.reading(at), why(latest, at, trouble or NOTHING))
 
     def _configured(self, tag: Tag) -> Evidence:
         """Where the device itself has said nothing, or its driver does not tell: what the configuration says."""
@@ -127,7 +144,7 @@ class Trial:
         return Evidence(str(place), str(kind), str(keys.get("order", "")))
 
 
-def _tag(group: Group, tag: Tag, evidence: Evidence, reading: Reading | None, trouble: str) -> TagSheet:
+def _tag(group: Group, tag: Tag, evidence: Evidence, reading: Reading | None, reason: str) -> TagSheet:
     return TagSheet(
         name=tag.name,
         group=group.name,
@@ -140,7 +157,7 @@ def _tag(group: Group, tag: Tag, evidence: Evidence, reading: Reading | None, tr
         unit=tag.unit,
         quality=word(reading),
         status="" if reading is None else Quality.name(reading.quality),
-        reason=trouble if reading is None and trouble else reason(reading),
+        reason=reason,
         time="" if reading is None else iso(reading.time_us),
     )
 

@@ -88,6 +88,13 @@ async def test_values_of_every_kind(server: NodeOpcua, mode: str) -> None:
     assert {name: (value, code) for name, (value, code, _) in latest.items()} == {
         name: (value, Quality.GOOD) for name, (_, value) in EXPECTED.items()
     }
+    # Another encoder's bytes are cut out as exactly: the Variant's type, its array bit, the value.
+    seen = await plc.inspect(of)
+    raw = {each.name: one.raw for each, one in zip(of.tags, seen.evidence, strict=True)}
+    assert raw["running"] == b"\x01\x01"
+    assert raw["recipe"] == b"\x0c\x06\0\0\0Nougat"
+    assert (raw["second"][0], len(raw["second"])) == (0x80 | 0x0B, 1 + 4 + 2 * 8)
+    assert raw["name"] == raw["speed"], "parts of one node come out of the same bytes"
     await plc.close()
 
 

@@ -14,6 +14,7 @@ import pytest
 from asyncua.common.connection import SecureConnection
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from structlog.testing import capture_logs
 
 from protocols.field import opcua, opcua_identity, opcua_session, opcua_trust
 from protocols.field.contract import DeviceAway, DeviceRefused, Group, ValueType
@@ -275,7 +276,11 @@ async def test_a_renewed_certificate_locks_nobody_out(
     [old] = identities(pki, long_ago)
     server.trust_clients((pki / PUBLIC).read_bytes())
     plc = driver(server.url, pki)
-    assert await temperature(plc) == 71.5  # as the old one: the server does not know the new one yet
+    with capture_logs() as logged:
+        assert await temperature(plc) == 71.5  # as the old one: the server does not know the new one yet
+    [warning] = [line for line in logged if line["event"].startswith("renewed the OPC UA client certificate")]
+    ends = (long_ago + opcua_identity.VALID).date().isoformat()
+    assert (warning["log_level"], warning["old_ends"], warning["file"]) == ("warning", ends, str(pki / PUBLIC))
     new, previous = identities(pki, datetime.now(UTC))
     assert previous.fingerprint == old.fingerprint != new.fingerprint
     assert names(pki) == [PREVIOUS, PUBLIC, NEWEST, opcua_trust.FILE]

@@ -106,7 +106,7 @@ async def test_derived_tags_are_tried_too(holdfast: Toolbox, tmp_path: Path, pre
     """Whichever device of the machine they are made of, and whoever is read first."""
     first, second = (modbus_device(name, press.port, machine="m-1") for name in ("first", "second"))
     first["groups"][0] |= {
-        "tags": [{"name": "oil", "address": 40003, "type": "int16", "scale": 0.1}],
+        "tags": [{"name": "oil", "address": 40003, "type": "int16", "scale": 0.1, "median_of": 3}],
         "derived": [{"name": "sum", "expression": "oil + word", "unit": "K"}, {"name": "growth", "rate_of": "oil"}],
     }
     second["groups"][0]["tags"] = [{"name": "word", "address": 40004}]
@@ -120,6 +120,11 @@ async def test_derived_tags_are_tried_too(holdfast: Toolbox, tmp_path: Path, pre
         "growth": (0, "good"),
     }
     assert (tags["sum"]["place"], tags["sum"]["type"], tags["sum"]["raw"]) == ("oil + word", "derived", "")
+    assert tags["oil"]["type"] == "int16, filtered"
+    alone = await holdfast.run(tmp_path, "commission", "first", "--reads", "1", "--json")
+    reasons = {tag["name"]: tag["reason"] for tag in alone.json["devices"][0]["tags"]}
+    assert reasons["sum"] == "it is made of word, not read"
+    assert reasons["growth"].startswith("a rate needs two readings")
 
 
 @pytest.fixture
