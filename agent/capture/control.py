@@ -21,6 +21,9 @@ from protocols.field.contract import StrictModel
 SECONDS_MAX = 7 * 86_400
 FILE_BYTES_MAX = 65_536
 
+REQUEST_MODE = 0o644
+"""The agent has to read what another user, such as root, has written."""
+
 Model = TypeVar("Model", bound=StrictModel)
 
 
@@ -69,9 +72,9 @@ def load(path: Path, model: type[Model]) -> Model | None:
         return None
 
 
-def save(path: Path, value: StrictModel) -> None:
-    """In the place of what was there, at once, readable for the agent whoever writes it. Raises OSError."""
+def save(path: Path, value: StrictModel, mode: int = 0o600) -> None:
+    """In the place of what was there, at once. Raises OSError."""
     beside = path.with_suffix(".new")
     beside.write_text(value.model_dump_json())
-    beside.chmod(0o644)
+    beside.chmod(mode)
     beside.replace(path)

@@ -35,10 +35,10 @@ class Ring:
 
     @classmethod
     def create(cls, path: Path, header: Header, limit_bytes: int) -> Ring:
-        """A new file, that only its owner's group may read. Raises OSError, also where there is one already."""
+        """A new file, that only its owner may read. Raises OSError, also where there is one already."""
         encoded = header.encode()
         slots = max(_SLOTS_MIN, (limit_bytes - len(encoded)) // BLOCK_BYTES)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.pwrite(descriptor, encoded, 0)
         except OSError:

@@ -138,7 +138,7 @@ def _ask(job: Job) -> Request:
             limit_bytes=job.limit_bytes,
             until_fault=job.until_fault,
         )
-        control.save(path, request)
+        control.save(path, request, control.REQUEST_MODE)
     except OSError as error:
         why = f"the agent cannot be asked: {path} cannot be written ({error.strerror}); try again with sudo"
         raise Failure(why, UNAVAILABLE) from error

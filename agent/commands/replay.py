@@ -11,7 +11,7 @@ import typer
 from agent.commands.findings import terminal_cells, wrapped
 from agent.commands.options import Json
 from protocols.program.console import UNAVAILABLE, USAGE, Failure
-from protocols.program.terminal import print_json, table
+from protocols.program.terminal import print_json, progress, table
 
 if TYPE_CHECKING:
     from agent.capture.records import Capture
@@ -43,8 +43,9 @@ def replay(
     from protocols.field.contract import Happening
     from protocols.program.tasks import run_until_signal
 
-    found = _read(file)
-    records = joined(found.records)
+    with progress(f"reading {file}"):
+        found = _read(file)
+        records = joined(found.records)
     _warn(found)
     if pcap is not None:
         _write_pcap(found, pcap)

@@ -46,15 +46,16 @@ async def served_until_stopped(
     records = joined(found.records)
     if transport is None:
         raise Failure(f"a recording of transport {found.header.transport!r} cannot be served", UNAVAILABLE)
-    told = conversation(records, found.header.transport)
-    replay = Replay(told, transport, speed)
+    with progress("putting it together"):
+        told = conversation(records, found.header.transport)
+        rows = [_row(one) for one in served(told)]
+        replay = Replay(told, transport, speed)
     server = ModbusServer(transport, replay.answer, replay.greet)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it logs each client that goes away while we send
     await listen(server, where)
     try:
         if write is not None:
             write_device(found, lambda device: modbus_at(device, server.transport, server.host, server.port), write)
-        rows = [_row(one) for one in served(told)]
         show_served(rows, as_json, _plain(found, server, told, span_s(records)))
         if not as_json:
             _say(_notes(found, server, told, span_s(records), speed, write))

@@ -11,9 +11,15 @@ from functools import cache
 from pathlib import Path
 
 from agent import settings
+from agent.capture.conversation import conversation
+from agent.capture.records import CaptureError, Header, Packer, joined, read_capture
+from agent.capture.replaying import Replay
+from agent.capture.told import lines, served
 from cloud import decode
 from cloud.store.contract import Telemetry
 from cloud.store.memory import MemoryStore
+from protocols.field.contract import Happening
+from protocols.field.modbus_server import Asked
 from protocols.program.problem import SettingsError
 from protocols.uplink import confirm, definition, topics
 from protocols.uplink.topics import MachineTopic, Plant
@@ -72,6 +78,29 @@ def _settings(text: bytes) -> None:
         settings.read(path, environ={})
 
 
+def _capture(raw: bytes) -> None:
+    """A capture file, read and served as `holdfast replay` does."""
+    found = read_capture(raw)
+    told = conversation(joined(found.records), found.header.transport)
+    replay = Replay(told, "tcp", 1.0)
+    for unit_id, pdu in told.exchanges:
+        replay.answer(Asked(unit_id, pdu, 7))
+    assert sum(row.asked for row in served(told)) == told.count
+    assert len(list(lines(found.records))) == len(found.records)
+
+
+def _captures() -> tuple[bytes, ...]:
+    packer = Packer()
+    for at in range(60):
+        ask, told = bytes.fromhex("0006010300000001"), bytes.fromhex("0005010302002a")
+        packer.add(Happening.OPENED, at * 1000, b"")
+        packer.add(Happening.SENT, at * 1000 + 1, at.to_bytes(2, "big") + b"\0\0" + ask)
+        packer.add(Happening.RECEIVED, at * 1000 + 9, at.to_bytes(2, "big") + b"\0\0" + told)
+        packer.add(Happening.READ, at * 1000 + 9, b'{"readings": {"a": [1.5, 0]}}')
+    header = Header("tcp", "10.0.0.5:502", "holdfast 1", "now", {"name": "plc"})
+    return (header.encode() + b"".join(block for _, block in packer.take()),)
+
+
 def _topic(text: bytes) -> None:
     topics.parse(text.decode("utf-8", "replace"))
 
@@ -81,6 +110,7 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "definition": lambda: Target(_of("definition"), lambda p: _store("factory/t/r/p/m/definition/plc-1/main", p)),
     "status": lambda: Target(_of("status", "will"), lambda payload: _store(STATUS, payload)),
     "confirm": lambda: Target(_of("confirm"), confirm.decode, (confirm.ConfirmError,)),
+    "capture": lambda: Target(_captures(), _capture, (CaptureError,)),
     "topic": lambda: Target((TELEMETRY.encode(), STATUS.encode()), _topic, (topics.TopicError,)),
     "settings": lambda: Target(
         tuple(path.read_bytes() for path in sorted((ROOT / "config").glob("agent*.yaml"))), _settings, (SettingsError,)

@@ -7,7 +7,7 @@ import pytest
 from tests.fuzz.__main__ import run_case
 from tests.fuzz.targets import TARGETS, Target
 
-CASES = {"settings": 40}
+CASES = {"settings": 40, "capture": 300}
 
 
 @pytest.mark.parametrize("name", sorted(TARGETS))

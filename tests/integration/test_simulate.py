@@ -10,6 +10,8 @@ from typing import Any, get_args
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent import settings as agent_settings
 from agent.commands.simulate_run import _reply
@@ -18,7 +20,7 @@ from agent.plant.registers import Units
 from protocols.field.contract import Group, Quality, Scan, Tag
 from protocols.field.modbus import Settings, TagSettings, driver, tag
 from protocols.field.modbus_codec import AnyType, Order
-from protocols.field.modbus_server import ModbusServer, ServedTransport
+from protocols.field.modbus_server import Asked, ModbusServer, ServedTransport
 from protocols.field.opcua import TagSettings as NodeSettings
 from protocols.field.opcua import tag as node
 from tests.support.modbus_servers import HOST
@@ -135,6 +137,18 @@ async def test_what_is_not_there_is_refused_and_what_is_written_stays() -> None:
             (scan,) = await plc.read(group)
             assert list(scan.values[2:]) == wanted
             await plc.close()
+
+
+@given(
+    st.binary(max_size=12)
+    | st.builds(lambda f, b: bytes([f]) + b, st.integers(1, 24), st.binary(min_size=4, max_size=9))
+)
+def test_whatever_is_asked_is_answered(pdu: bytes) -> None:
+    units = Units([(Settings(host=HOST), [GROUP])], lambda: NOON_US)
+    told = units.answer(Asked(1, pdu, 0))
+    function = pdu[0] if pdu else 0
+    assert told[0] & 0x7F == function & 0x7F
+    assert len(told) == 2 if told[0] & 0x80 else len(told) > 2
 
 
 def test_nodes_that_cannot_be_shown_are_told() -> None:
