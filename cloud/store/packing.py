@@ -76,12 +76,14 @@ def pack(batch: Batch, latest_us: int, shift_us: int = 0) -> list[Sheet | Packed
         return [replace(part, times_us=[time_us + shift_us for time_us in part.times_us]) for part in found]
     packed: list[Sheet | Packed] = []
     for block in batch.blocks:
+        if not block.times_us:
+            continue  # from a stranger: a block of no rows
         newest = _newest(block.times_us, latest_us)
         if isinstance(block, RowBlock) and block.layout.tags:
             packed.append(_pack_rows(block, newest))
             continue
         regular = [column for column in block.columns if _is_regular(column)]
-        if regular and block.times_us:
+        if regular:
             packed.append(_pack_sheet(block, regular, newest))
         packed.extend(
             _pack_column(block, column, newest, latest_us)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from protocols.uplink.envelope import decode, encode, encode_referring
 from protocols.uplink.flat import RowBlock
 from protocols.values import Quality, Value, ValueType
 
+VECTORS = Path(__file__).parents[2] / "docs" / "wire-vectors"
 GROUP = Group("plc-1", "main", 1.0, (Tag("t", ValueType.FLOAT64),))
 BAD, GOOD, INFO = Quality.BAD_TIMEOUT, Quality.GOOD, 0x00AF0000  # the last is good, with information
 
@@ -68,3 +70,13 @@ def test_whole_rows_are_taken_as_they_are_but_for_what_sqlite_cannot_keep() -> N
     assert {type(row[0]) for row in sheet.rows} == {int}, "a bool takes SQLite's binding the long way round"
     general = pack(Batch("gw-1", "00ff", 1, [block]), 10**15)
     assert [list(one.values) for one in columns_of([sheet])] == [list(one.values) for one in columns_of(general)]
+
+
+def test_a_block_of_no_rows_is_nothing_to_store() -> None:
+    """What the fuzzer found: no gateway of ours sends it."""
+    message = bytes.fromhex("28b52ffd241ad100009302079195c406037fedc30f5a91c40000c4040000000091c40099dbe8cf")
+    payloads = [path.read_bytes() for path in VECTORS.glob("*.bin")]
+    said = next(definition.decode(one) for one in payloads if definition.ref(one).hex() == "037fedc30f5a")
+    batch = decode(message, lambda _: said)
+    assert [len(one.times_us) for one in batch.blocks] == [0]
+    assert pack(batch, 0) == []
