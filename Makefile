@@ -31,9 +31,11 @@ bench: $(VENV)/.dev servers
 # Every fault that docs/reliability.md lists, on real processes; one row: make faults FAULTS="--row kill-agent"
 faults: $(VENV)/.dev servers
 	@bash tests/faults/ensure-faults.sh
-	@$(BIN)/python -m tests.faults $(FAULTS)
-	@test -n "$(FAULTS)" || $(BIN)/python -m tests.simulation --seeds 10000
-	@test -n "$(FAULTS)" || $(BIN)/python -m tests.fuzz --seconds 300
+	@failed=0; $(BIN)/python -m tests.faults $(FAULTS) || failed=1; \
+	if test -z "$(FAULTS)"; then \
+		$(BIN)/python -m tests.simulation --seeds 10000 || failed=1; \
+		$(BIN)/python -m tests.fuzz --seconds 300 || failed=1; \
+	fi; exit $$failed
 
 # The test servers that pip cannot install.
 .PHONY: servers

@@ -17,6 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 from tests.simulation.run import run_seed
 
 CHUNK = 10
+TOLD = 500  # seeds from one word of progress to the next
 ADDR_NO_RANDOMIZE = 0x0040000  # personality(2)
 
 
@@ -37,10 +38,15 @@ def run_many(first: int, count: int, workers: int | None = None) -> tuple[Counte
     figures: Counter[str] = Counter()
     broken: list[tuple[int, str]] = []
     starts = range(first, first + count, CHUNK)
+    sizes = [min(CHUNK, first + count - at) for at in starts]
     with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
-        for found, failed in pool.map(run_chunk, starts, [min(CHUNK, first + count - at) for at in starts]):
+        for at, size, (found, failed) in zip(starts, sizes, pool.map(run_chunk, starts, sizes), strict=True):
             figures += found
             broken += failed
+            for seed, _ in failed:
+                print(f"seed {seed} broke", flush=True)
+            if (done := at - first + size) % TOLD == 0 and done < count:
+                print(f"{done:,} of {count:,} seeds", flush=True)
     return figures, broken
 
 
