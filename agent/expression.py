@@ -146,6 +146,8 @@ def _parsed(text: str) -> ast.expr:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         near = _near(error) if isinstance(error, SyntaxError) else ""
         hint = "write it as (a - b) / 2, and {names.like-this} in braces"
+        if text.count("(") > text.count(")"):
+            hint = "a bracket is not closed; inside of YAML's { } an expression with a comma needs quotes"
         raise ValueError(f"it is no expression{near}; {hint}") from None
 
 

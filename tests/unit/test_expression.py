@@ -54,6 +54,10 @@ def test_names_of_any_form_stand_in_braces() -> None:
     ("text", "says"),
     [
         ("a +", "it is no expression"),
+        (
+            "round((a + b) / 2",
+            "near '((a + b) / 2'; a bracket is not closed; inside of YAML's { } an expression with a comma",
+        ),
         ("{a.b} {c.d}", "near '{c.d}'; write it as"),
         ("2 + 3", "names no tag"),
         ("a.real", "a.real cannot be used"),
