@@ -122,10 +122,11 @@ _SENDS = (
     "SELECT id, max(is_named) FROM ("
     "SELECT epochs.id AS id, 0 AS is_named FROM epochs JOIN machines ON machines.id = machine_id"
     " WHERE machines.plant_id = ?1 AND epochs.gateway = ?2"
-    " UNION ALL SELECT epochs.id, 1 FROM named JOIN machines ON plant_id = ?1 AND name = named.machine"
-    " JOIN epochs ON machine_id = machines.id AND epochs.epoch = named.epoch) GROUP BY id)"
+    " UNION ALL SELECT epochs.id, 1 FROM named CROSS JOIN machines ON plant_id = ?1 AND name = named.machine"
+    " CROSS JOIN epochs ON machine_id = machines.id AND epochs.epoch = named.epoch) GROUP BY id)"
 )
-"""What a gateway sends in: the epochs that are its own, and those that its last status names."""
+"""What a gateway sends in: the epochs that are its own, and those that its last status names. (SQLite takes the parts
+of a CROSS JOIN in their order: from the few that are named.)"""
 
 
 def confirm(connection: sqlite3.Connection, gateway: GatewayTopic) -> Told:
