@@ -388,3 +388,21 @@ async def test_a_device_in_memory_goes_away_and_comes_back() -> None:
     assert len(bad) == 1
     assert list(heard.scans[-1].values) == [71.5, 3]
     assert driver.connects == 2
+
+
+async def test_what_is_shaped_is_handed_on_and_counted_also_of_a_device_that_is_away() -> None:
+    """Reports by exception leave readings out; what was read shows in the state of the device all the same."""
+    driver, heard = ScriptedDriver("ok", [good()], [], [faulty()], AWAY, AWAY), Heard()
+    shaped: list[tuple[str, int]] = []
+
+    def shape(group: Group, scans: Sequence[Scan], now_s: float, now_us: int) -> Sequence[Scan]:
+        shaped.append((group.name, len(scans)))
+        return [scan for scan in scans if scan.quality is not None]
+
+    poller = Poller("plc-1", driver, [GROUP], heard.take, shape=shape)
+    async with running(poller):
+        await driver.done.wait()
+    assert shaped == [("main", 1), ("main", 0), ("main", 1), ("main", 1)]
+    assert [list(scan.values) for scan in heard.scans] == [[None, 2], [None, None]]
+    assert poller.state.readings == 4
+    assert poller.state.state == "away"
