@@ -78,7 +78,10 @@ async def by_agent(job: Job, stopping: asyncio.Event) -> Outcome:
             _withdraw(job)
             raise Failure("the running agent does not begin to record; see its log, and restart it", TEMPORARY)
         while not state.is_over and not stopping.is_set():
-            _show(shown, state, request.until_s - time.time())
+            left_s = request.until_s - time.time()
+            if left_s < -ANSWER_S:  # it is gone, and nobody has started it again
+                break
+            _show(shown, state, max(0.0, left_s))
             await asyncio.sleep(LOOK_S)
             state = await _state_of(job, request.name, ANSWER_S) or state
     return await _ended(job, state)
@@ -101,6 +104,9 @@ async def _ended(job: Job, state: State) -> Outcome:
     while not state.is_over and time.monotonic() < end_s:
         await asyncio.sleep(LOOK_S)
         state = await _state_of(job, state.name, ANSWER_S) or state
+    if not state.is_over:
+        gone = "the agent does not answer any more; what it recorded until then can be read"
+        state = state.model_copy(update={"trouble": gone})
     path = control.recordings(job.data_dir) / state.name
     if job.out is not None and path.exists():
         try:

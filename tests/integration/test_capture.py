@@ -18,10 +18,13 @@ from agent.capture.recorder import Recorder, RecorderFailed
 from agent.capture.records import Capture, Header, joined
 from agent.capture.ring import read_file
 from agent.capture.service import CaptureService
+from agent.commands import capture_run
+from agent.commands.capture_run import Job
 from agent.poller import Poller
 from agent.settings import read
 from protocols.field.contract import Happening, Tap
 from protocols.field.memory import MemoryDriver
+from protocols.program.console import Failure
 from tests.support.modbus_servers import Exchange, scripted
 from tests.support.programs import Program, programs
 from tests.support.toolbox import Toolbox, configuration, modbus_device, toolbox, write
@@ -147,6 +150,20 @@ async def test_what_cannot_be_recorded_is_said(holdfast: Toolbox, tmp_path: Path
     assert "did you mean plc?" in said.flat
     said = await holdfast.run(tmp_path, "capture", "plc", "--detach")
     assert "no agent runs" in said.flat
+
+
+async def test_an_agent_that_dies_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capture_run, "ANSWER_S", 0.1)
+    monkeypatch.setattr(Job, "file_name", lambda job: "x.hfcap")
+    found = read(write(tmp_path, {**configuration(modbus_device("plc", 1)), "data_dir": str(tmp_path)}), environ={})
+    job = Job(found, found.devices[0], 0.1, 100_000, False, None)
+    with pytest.raises(Failure, match="does not begin to record"):
+        await capture_run.by_agent(job, asyncio.Event())
+    control.save(control.state_path(tmp_path), State(name="x.hfcap", device="plc", is_over=False, records=7))
+    async with asyncio.timeout(30):
+        outcome = await capture_run.by_agent(job, asyncio.Event())
+    assert "does not answer any more" in outcome.state.trouble
+    assert control.load(control.request_path(tmp_path), Request) is None, "it is not begun by the next one"
 
 
 # --- the agent's side, without a process ---
