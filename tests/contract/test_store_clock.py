@@ -119,6 +119,21 @@ def test_a_repetition_neither_undoes_nor_repeats_a_correction(case: StoreCase) -
     assert [(one.batches, one.corrected) for one in store.spans(GATEWAY)] == [(1, 1)]
 
 
+def test_what_was_told_of_a_span_first_stays(case: StoreCase) -> None:
+    case.store.commit([told({SPAN: BOOTED}), told({SPAN: BOOTED + 5 * SECOND}), stamped(1, 10)])
+    assert times(case) == [BOOTED + 10 * SECOND]
+
+
+def test_the_readings_of_other_messages_in_the_group_stay_as_they_are(case: StoreCase) -> None:
+    def right(seq: int) -> Telemetry:
+        return telemetry(seq, one_column(ValueType.INT, 1, 2, 3), times_us=[NOW, NOW + 1, NOW + 2])
+
+    case.store.commit([right(1), stamped(2, 10), right(3), stamped(4, 11), right(5)])
+    case.store.commit([told({SPAN: BOOTED})])
+    corrected(case.store)
+    assert times(case) == sorted([NOW, NOW + 1, NOW + 2] * 3 + [BOOTED + 10 * SECOND, BOOTED + 11 * SECOND])
+
+
 def test_only_the_own_gateway_corrects(case: StoreCase) -> None:
     store = case.store
     store.commit([stamped(1, 10), told({SPAN: BOOTED}, GatewayTopic(PLANT, "gw-2")), told({LATER_SPAN: BOOTED})])
@@ -234,7 +249,7 @@ def of(message: Message, seq: int) -> tuple[Telemetry, Telemetry]:
     return replace(wrong, clock=mark, historical=message.historical), replace(right, historical=message.historical)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(messages=MESSAGES, data=st.data())
 def test_in_the_end_it_is_as_if_the_clock_had_been_right(messages: Sequence[Message], data: st.DataObject) -> None:
     pairs = [of(message, seq) for seq, message in enumerate(messages, 1)]
