@@ -38,6 +38,12 @@ Board = dict[str, Known]
 """What derived tags of one machine are made of: the last readings by name."""
 
 
+def move(board: Board, ahead_us: int) -> None:
+    """The clock was set, and is so far ahead of what it was: readings from before are as old as they were."""
+    for name, known in board.items():
+        board[name] = known._replace(time_us=known.time_us + ahead_us, seen_us=known.seen_us + ahead_us)
+
+
 class Result(NamedTuple):
     """What came of it."""
 
@@ -179,6 +185,10 @@ class Derived:
         self._filters = {at: Filter(one) for at, one in wanted.items()}
         self._used: list[list[tuple[int, int, Value]]] = [[] for _ in self._formulas]
         self._time_us = 0
+
+    def clock_set(self, ahead_us: int) -> None:
+        """The clock is so far ahead of what it was: the times of results, which only rise, go on from there."""
+        self._time_us += ahead_us
 
     def of(self) -> Scan | None:
         """What is new; None where nothing is."""

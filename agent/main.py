@@ -21,7 +21,7 @@ from agent.capture.service import CaptureService
 from agent.certificate import Certificate
 from agent.clock import GatewayClock
 from agent.definitions import Book, SelfContained
-from agent.derived import Board
+from agent.derived import Board, move
 from agent.devicememory import DeviceMemory
 from agent.live import address as live_address
 from agent.live.line import Standing
@@ -33,7 +33,7 @@ from agent.outbox.worker import OutboxWorker
 from agent.pipeline import Pipeline
 from agent.poller import Poller
 from agent.settings import Configuration, Device
-from agent.shaping import shaping
+from agent.shaping import Shaping, shaping
 from agent.statusfile import write_status
 from agent.uplink.forwarder import Forwarder
 from agent.uplink.fresh import Fresh
@@ -83,6 +83,7 @@ class Agent:
         self._pipeline = Pipeline(
             self._batcher, self._worker, settings.batch.interval_s, self._on_appended, self._ping_watchdog, self._clock
         )
+        self._shapings: list[Shaping] = []
         self._boards: dict[str, Board] = {device.machine: {} for device in configuration.devices}
         made = {d.name: drivers.make(d, d.groups, settings.data_dir) for d in configuration.devices}
         self._pollers = {d.name: self._poller(d, made[d.name], data_dir / "devices") for d in configuration.devices}
@@ -102,8 +103,9 @@ class Agent:
 
     def _poller(self, device: Device, driver: Driver, memories: Path) -> Poller:
         memory = DeviceMemory(memories / f"{device.name}.json", device.name, driver)
-        shape = shaping(device, self._boards[device.machine], driver, see=self._see).of
-        return Poller(device.name, driver, device.groups, self._pipeline.take, self._on_change, memory, shape)
+        shape = shaping(device, self._boards[device.machine], driver, see=self._see)
+        self._shapings.append(shape)
+        return Poller(device.name, driver, device.groups, self._pipeline.take, self._on_change, memory, shape.of)
 
     def _page_service(self) -> PageService | None:
         if self._configuration.settings.page is None:
@@ -203,9 +205,13 @@ class Agent:
         self._bell.ring()
 
     def _on_set(self, ahead_us: int) -> None:
-        """The clock was set: since when a device is as it is has not changed by that."""
+        """The clock was set: how long a device or a reading has been as it is has not changed by that."""
         for poller in self._pollers.values():
             poller.state.since_us = max(0, poller.state.since_us + ahead_us)
+        for board in self._boards.values():
+            move(board, ahead_us)
+        for shape in self._shapings:
+            shape.clock_set(ahead_us)
 
     def _ping_watchdog(self) -> None:
         """Called from the working loop: no ping while any device's loop is stuck, or nothing reaches the pipeline."""

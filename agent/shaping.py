@@ -64,6 +64,11 @@ class Shaping:
             self._see(scan)
         return scans
 
+    def clock_set(self, ahead_us: int) -> None:
+        """The clock is so far ahead of what it was."""
+        for stage in self._stages.values():
+            stage.clock_set(ahead_us)
+
 
 class _Stage:
     """Of one group."""
@@ -105,6 +110,10 @@ class _Stage:
                 self._see(found)
             told += _told(self._derived_changes, [] if found is None else [found], now_s, now_us)
         return told
+
+    def clock_set(self, ahead_us: int) -> None:
+        if self._derived is not None:
+            self._derived.clock_set(ahead_us)
 
     def _note(self, scan: Scan, now_us: int) -> None:
         """What derived tags are made of, onto the board."""

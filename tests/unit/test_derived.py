@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.derived import Board, Changing, Computed, Derived, Known, Rate
+from agent.derived import Board, Changing, Computed, Derived, Known, Rate, move
 from agent.expression import Expression
 from agent.filters import Wanted
 from protocols.field.contract import Group, Scan, Tag
@@ -69,6 +69,16 @@ def test_its_own_time_never_goes_back_although_a_late_reading_comes() -> None:
     derived.of()
     board["b"] = known(2.0, 6000)
     assert plain(derived.of()) == (10_000, {"sum": 3.0}, {}, {})
+
+
+def test_when_the_clock_was_set_back_its_time_goes_on_from_there() -> None:
+    board: Board = {"a": known(1.0, 9 * SECOND_US), "b": known(1.0, 5 * SECOND_US)}
+    derived = derived_of(("sum", "a + b"), board=board)
+    derived.of()
+    move(board, -8 * SECOND_US)
+    derived.clock_set(-8 * SECOND_US)
+    board["b"] = known(2.0, 2 * SECOND_US)
+    assert plain(derived.of()) == (2 * SECOND_US, {"sum": 3.0}, {}, {})
 
 
 def test_quality_is_the_worst_of_all_and_the_reason_says_whose() -> None:
