@@ -13,7 +13,7 @@ import typer
 from agent.commands.options import Assignments, Config, Json, read_configuration, settings_path
 from protocols.program.console import UNAVAILABLE, USAGE, Failure
 from protocols.program.tasks import run_interruptible
-from protocols.program.terminal import bar, print_json, progress, table
+from protocols.program.terminal import bar, print_json, progress, table, tell
 
 if TYPE_CHECKING:
     from agent.settings import Configuration, Device
@@ -44,7 +44,8 @@ def commission(
     as_json: Json = False,
 ) -> int:
     """Read every tag as a trial, and write a report for sign-off."""
-    from agent.commands.commission_report import gathered
+    from agent.commands.commission_report import RIVAL, gathered
+    from agent.commands.device_trial import agent_is_alive
     from agent.toolbox.report import plain
     from agent.toolbox.report_page import page
     from protocols.program import logs
@@ -55,6 +56,8 @@ def commission(
     chosen = _chosen(configuration, devices or [])
     now = datetime.now().astimezone()
     target = _target(output, configuration, now, as_json)
+    if agent_is_alive(configuration):
+        tell(f"! {RIVAL}", sys.stderr)
     with progress("commissioning") as shown:
         done = _Done(len(chosen) * reads, shown.update)
         report = run_interruptible(gathered(path.absolute(), configuration, chosen, by, reads, now, done.step))

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent import running
 from agent.certificate import CertificateError, first
 from agent.clock import synchronised
 from agent.commands.check_host import clock
 from agent.commands.commission_trial import Trial
+from agent.commands.device_trial import agent_is_alive
 from agent.commands.findings import Mark, split
 from agent.commands.greeting import greeted
 from agent.derived import Board
@@ -26,6 +25,10 @@ from protocols.uplink.link import LinkError
 if TYPE_CHECKING:
     from agent.settings import Configuration, Device
 
+RIVAL = (
+    "the running agent holds a connection to each device, too; one that takes a single client refuses this trial: stop "
+    "the agent for it"
+)
 AT_ONCE_MAX = 32
 """Endpoints that are asked at the same time; the devices of one endpoint one after another, over a connection each."""
 
@@ -103,18 +106,8 @@ def _notes(configuration: Configuration, devices: Sequence[Device], clock_says: 
     """What a person should know before signing."""
     if clock_says:
         yield f"clock: {clock_says}"
-    if _agent_is_alive(configuration):
-        yield (
-            "the running agent holds a connection to each device, too; one that takes a single client refuses this "
-            "trial: stop the agent for it"
-        )
+    if agent_is_alive(configuration):
+        yield RIVAL
     left = len(configuration.devices) - len(devices)
     if left:
         yield f"{left} of the configuration's {len(configuration.devices)} devices were left out"
-
-
-def _agent_is_alive(configuration: Configuration) -> bool:
-    try:
-        return running.look(Path(configuration.settings.data_dir), time.time()).is_alive
-    except PermissionError:  # then it is another user's, and whether it runs is not known
-        return False

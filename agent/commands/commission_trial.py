@@ -26,7 +26,7 @@ from agent.commands.polling import (
     word,
     written,
 )
-from agent.derived import Board
+from agent.derived import Board, Derived
 from agent.rules import GroupRules
 from agent.shaping import shaping
 from agent.toolbox.report import DeviceSheet, GroupSheet, Latency, TagSheet
@@ -100,8 +100,9 @@ class Trial:
     def sheet(self) -> DeviceSheet:
         """What came of it. Once all devices of the machine were read: a derived tag may be made of any of them."""
         device = self._device
-        for group in device.groups:
-            self._take(group, [])
+        for group in device.derived * len(device.derived):  # as often as one group may be made of another
+            if (scan := Derived(group, {}, self._board).of()) is not None:
+                self._latest[group.name].take(scan)
         for group in device.derived:
             for at, tag in enumerate(group.tags):
                 lacking = [name for name in tag.address.names if name not in self._board]

@@ -22,7 +22,7 @@ async def tried(configuration: Configuration, device: Device) -> list[Finding]:
     from protocols.field.contract import FieldError
 
     findings = []
-    is_alive = _agent_is_alive(configuration)
+    is_alive = agent_is_alive(configuration)
     if is_alive:
         text = "the running agent holds one, too; a device that takes one client only may refuse this one"
         findings.append(Finding(Mark.NOTE, "connection", text))
@@ -37,7 +37,8 @@ async def tried(configuration: Configuration, device: Device) -> list[Finding]:
     return [*findings, *(_group(configuration, device, one) for one in latest)]
 
 
-def _agent_is_alive(configuration: Configuration) -> bool:
+def agent_is_alive(configuration: Configuration) -> bool:
+    """Whether it holds connections to the devices now."""
     from agent import running
 
     try:
