@@ -129,7 +129,7 @@ def value(view: View, row: Mapping[str, Any], points: Sequence[float | None], ce
     sign, style = _SIGNS["ok" if row["quality"] == "good" else "bad" if row["quality"] == "bad" else "note"]
     age = "-" if row["time_us"] is None else ago((view["now_us"] - row["time_us"]) / 1e6)
     return [
-        ("  " if row["quality"] == "good" else f"{sign} ", style),
+        ("  ", "") if row["quality"] == "good" else (f"{sign} ", style),
         (f"{_left(_tag(view, row), tag_cells)} ", ""),
         (f"{_right(row['shown'], VALUE_CELLS)} ", "bold"),
         (f"{_left(row['unit'], UNIT_CELLS)} ", ""),

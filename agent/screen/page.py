@@ -13,7 +13,7 @@ from protocols.program.terminal import shorten, width
 
 CELLS_MIN, LINES_MIN = 60, 12
 CURSOR = "cursor"
-"""The style of a line under the cursor; laid over those of its pieces."""
+"""The style of a line under the cursor, in place of colours."""
 
 KEYS = (
     ("↑ ↓ PgUp PgDn Home End", "move, also j and k"),
@@ -113,7 +113,8 @@ def _foot(view: View, state: State, cells: int) -> Line:
 
 def _marked(line: Line, cells: int) -> Line:
     used = sum(width(text) for text, _ in line)
-    return [*((text, f"{style} {CURSOR}".strip()) for text, style in line), (" " * max(0, cells - used), CURSOR)]
+    kept = [(text, f"bold {CURSOR}" if style == "bold" else CURSOR) for text, style in line]
+    return [*kept, (" " * max(0, cells - used), CURSOR)]
 
 
 def _clipped(line: Line, cells: int) -> Line:

@@ -16,7 +16,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 SHARED = "protocols.program"
-SHARED_FILES = ("elements.js", "base.css")
+SHARED_FILES = ("connection.js", "elements.js", "base.css")
 
 _HEADERS = {
     "Server": "holdfast",

@@ -57,8 +57,9 @@ export function spark(canvas, values) {
   const [pen, width, tall] = prepared(canvas);
   const [low, high] = span(values);
   if (low > high) return;
-  const step = width / 119;
-  const first = 120 - values.length;
+  const slots = Math.max(values.length, 40);
+  const step = width / (slots - 1);
+  const first = slots - values.length;
   const y = (value) => high === low ? tall / 2 : tall - 2 - ((value - low) / (high - low)) * (tall - 4);
   pen.strokeStyle = colour("focus");
   pen.lineWidth = 1.25;

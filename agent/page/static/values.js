@@ -67,7 +67,6 @@ function valueRow(open) {
     make("td", "spark-cell", chart), quality, age);
   let shown = null;
   button.type = "button";
-  button.title = "plot it";
   chart.ariaHidden = "true";
   button.addEventListener("click", () => open(shown));
   return {
@@ -75,6 +74,7 @@ function valueRow(open) {
     draw(entry) {
       shown = entry;
       button.replaceChildren(entry.tag, make("span", "soft small", `${entry.device}${entry.address ? ` · ${entry.address}` : ""}`));
+      button.title = `plot it: ${entry.tag}, ${entry.device}, ${entry.address}`;
       text(value, entry.shown);
       text(unit, entry.unit);
       text(inline, entry.unit ? ` ${entry.unit}` : "");
