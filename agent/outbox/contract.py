@@ -34,6 +34,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from protocols.uplink.ranges import Ranges
@@ -57,6 +58,8 @@ class Lane(NamedTuple):
     machine: str
     epoch: str
 
+
+NOTHING: Mapping[Lane, Ranges] = MappingProxyType({})
 
 GRACE_S = 24 * 3600.0
 """How long confirmed batches are kept unless told otherwise."""
@@ -202,11 +205,11 @@ class Outbox(Protocol):
     def give_up(self, lane: Lane, seq: int, reason: str) -> None:
         """Let go of a batch that waits and can never be sent, and record its number as dropped."""
 
-    def fork(self, reason: str) -> None:
+    def fork(self, reason: str, unsent: Mapping[Lane, Ranges] = NOTHING) -> None:
         """Begin new epochs: the receiver knows numbers of a lane that were never given here.
 
         What was appended since the outbox was opened, and never offered, moves to the new epoch under new numbers;
-        everything else keeps its lane.
+        so does `unsent`: appended since then, offered ahead, and never published. Everything else keeps its lane.
         """
 
     def tend(self, now_us: int) -> None:

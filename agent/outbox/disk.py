@@ -37,6 +37,7 @@ from agent.outbox.ballast import Ballast
 from agent.outbox.contract import (
     GRACE_S,
     NORMAL,
+    NOTHING,
     Draft,
     GroupDefinition,
     Held,
@@ -416,8 +417,8 @@ class DiskOutbox:
     def give_up(self, lane: Lane, seq: int, reason: str) -> None:
         self._safely(lambda: self._write(lambda: self._lanes.give_up(lane, seq, reason)))
 
-    def fork(self, reason: str) -> None:
-        runs = self._safely(lambda: self._write(self._lanes.fork))
+    def fork(self, reason: str, unsent: Mapping[Lane, Ranges] = NOTHING) -> None:
+        runs = self._safely(lambda: self._write(lambda: self._lanes.fork(unsent)))
         self._say(f"a new epoch begins: {reason}")
         try:
             for lane, run in runs:

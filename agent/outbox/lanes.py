@@ -9,13 +9,14 @@ deleted a bounded number at a time.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.outbox import room
 from agent.outbox.bookkeeping import KeptDefinition, bounded, declared, note_dropped, told, unknown
 from agent.outbox.contract import (
     NORMAL,
+    NOTHING,
     Draft,
     GroupDefinition,
     Held,
@@ -324,9 +325,10 @@ class Lanes:
         state.dropped = bounded(state.dropped, state.waiting)
         state.last = max(state.last, last)
 
-    def fork(self) -> list[tuple[Lane, Range]]:
+    def fork(self, unsent: Mapping[Lane, Ranges] = NOTHING) -> list[tuple[Lane, Range]]:
         """In a transaction. Every present lane becomes one of an earlier epoch. What is to move, see rewrite.move."""
-        runs = [(name, run) for name, state in self.states.items() if self.is_present(state) for run in to_move(state)]
+        present = [(name, state) for name, state in self.states.items() if self.is_present(state)]
+        runs = [(name, run) for name, state in present for run in to_move(state, unsent.get(name, ()))]
         self.touch_whole().epochs = {NORMAL: self._new_epoch()}
         for name in list(self.states):
             self.touch(name)  # so that one that is empty vanishes

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from agent.outbox.contract import (
     GRACE_S,
     NORMAL,
+    NOTHING,
     Draft,
     GroupDefinition,
     Held,
@@ -77,8 +78,8 @@ class MemoryOutbox:
         self._lanes.give_up(lane, seq, reason)
         self._lanes.flush()
 
-    def fork(self, reason: str) -> None:
-        for lane, run in self._lanes.fork():
+    def fork(self, reason: str, unsent: Mapping[Lane, Ranges] = NOTHING) -> None:
+        for lane, run in self._lanes.fork(unsent):
             move(self._lanes, lane, run)
         self._lanes.flush()
         self.news = (*self.news, f"a new epoch begins: {reason}")

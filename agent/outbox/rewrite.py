@@ -128,10 +128,11 @@ def _replace(lanes: Lanes, state: LaneState, numbers: Ranges, size: int, reason:
 # --- a fork -----------------------------------------------------------------------------------------------------------
 
 
-def to_move(state: LaneState) -> list[Range]:
-    """What was appended since the opening and never offered, a bounded run at a time."""
+def to_move(state: LaneState, unsent: Ranges) -> list[Range]:
+    """What was appended since the opening and never offered, or `unsent` all the same; a bounded run at a time."""
     runs = []
-    for first, last in ranges.common(ranges.minus(state.waiting, state.offered), ((state.fresh, state.last),)):
+    never = ranges.union(ranges.minus(state.waiting, state.offered), ranges.common(state.waiting, unsent))
+    for first, last in ranges.common(never, ((state.fresh, state.last),)):
         runs += [(low, min(last, low + RUN_BATCHES - 1)) for low in range(first, last + 1, RUN_BATCHES)]
     return runs
 

@@ -270,7 +270,7 @@ class Confirms:
         retired = {lane.epoch, present, *self._window.growing()} - self._retired
         self._retired |= retired  # at once: what is appended meanwhile is moved, or known when the outbox is asked
         try:
-            await self._outbox.call(Outbox.fork, reason)
+            await self._outbox.call(Outbox.fork, reason, self._window.unsent())
         except OutboxError:
             if self._epoch() == present:  # the disk has refused: these epochs go on, and so must their numbers
                 self._retired -= retired
@@ -282,13 +282,13 @@ class Confirms:
 
 
 def _is_strange(known: int, strange: Ranges, held: Held | None) -> bool:
-    """The receiver knows numbers that were never given, or that wait here and nobody has ever been offered.
+    """The receiver knows numbers that were never given, or that wait here and nobody has ever been sent.
 
     What the outbox dropped before it was published is no such thing: the heartbeat has told of it.
     """
     if held is None or held.last < known:
         return True
-    return bool(minus(common(strange, held.waiting), held.offered))
+    return bool(common(strange, held.waiting))
 
 
 def _lanes(confirm: Confirm) -> Iterator[tuple[Lane, MachineConfirm]]:

@@ -104,7 +104,6 @@ class Forwarder:
         self._beat = asyncio.Event()
         self._stopping = asyncio.Event()
         self._settled = asyncio.Event()
-        self._has_learnt = False
         self._had_session = False
         self._connected_s = 0.0
         self._unhold: asyncio.TimerHandle | None = None
@@ -135,11 +134,10 @@ class Forwarder:
         self._beat.set()
 
     async def learn(self) -> None:
-        """Ask the outbox what it holds. To be called before anything is appended in this run."""
+        """Ask the outbox what it holds. To be called before anything is appended in this run, too."""
         self.window.hold(await self._outbox.call(Outbox.held))
-        if not self._has_learnt and self._delivery == "confirmed":
+        if self._delivery == "confirmed":
             self.window.hold_back()
-        self._has_learnt = True
 
     async def run(self) -> None:
         """Until `stop`. Says goodbye if connected then, so that nobody takes the silence for a fault."""

@@ -119,6 +119,10 @@ class Window:
         """Whether numbers of this lane were given in this run."""
         return self._tracks[lane].is_growing
 
+    def unsent(self) -> dict[Lane, Ranges]:
+        """What was given in this run, and never published."""
+        return {lane: track.unseen for lane, track in self._tracks.items() if track.unseen}
+
     def growing(self) -> set[str]:
         """The epochs of those."""
         return {lane.epoch for lane, track in self._tracks.items() if track.is_growing}
@@ -326,10 +330,13 @@ class Window:
     # --- what the receiver says ---
 
     def hold_back(self) -> None:
-        """What gets a number from now on waits until the receiver has spoken: it might know that number."""
+        """What was never published in this run waits until the receiver has spoken: it might know that number.
+
+        A machine that was set back to a snapshot with its memory goes on as if nothing had happened.
+        """
         self._is_holding = True
         for track in self._tracks.values():
-            track.free_to = track.last
+            track.free_to = track.published
 
     def let_go(self, lane: Lane | None = None) -> None:
         """The receiver has spoken of this lane, or nothing more is to be waited for."""

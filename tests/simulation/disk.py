@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from agent.outbox.contract import (
     NORMAL,
+    NOTHING,
     Draft,
     Encoded,
     GroupDefinition,
@@ -182,9 +183,9 @@ class SimulatedOutbox:
         self._lanes.give_up(lane, seq, reason)
         self._flush()
 
-    def fork(self, reason: str) -> None:
+    def fork(self, reason: str, unsent: Mapping[Lane, Ranges] = NOTHING) -> None:
         self._try()
-        for lane, run in self._lanes.fork():
+        for lane, run in self._lanes.fork(unsent):
             move(self._lanes, lane, run)
         self.news = (*self.news, f"a new epoch begins: {reason}")
         self._flush()

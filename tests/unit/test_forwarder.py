@@ -8,20 +8,31 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
 
 from agent.definitions import Book
-from agent.outbox.contract import HIGH, NORMAL, Draft, Encoded, GroupDefinition, Lane, Outbox, OutboxError, Stored
+from agent.outbox.contract import (
+    HIGH,
+    NORMAL,
+    NOTHING,
+    Draft,
+    Encoded,
+    GroupDefinition,
+    Lane,
+    Outbox,
+    OutboxError,
+    Stored,
+)
 from agent.outbox.memory import MemoryOutbox
 from agent.outbox.worker import OutboxWorker
 from agent.uplink import confirms, sender, window
 from agent.uplink import forwarder as module
 from agent.uplink.confirms import GONE
-from agent.uplink.forwarder import Delivery, Forwarder
+from agent.uplink.forwarder import HOLD_S, Delivery, Forwarder
 from agent.uplink.fresh import Fresh
 from protocols.field.contract import Group, Scan, Tag
 from protocols.uplink import definition
@@ -64,10 +75,17 @@ def _brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorter pauses than in life."""
     monkeypatch.setattr(module, "RETRY_S_FIRST", 0.01)
     monkeypatch.setattr(module, "RETRY_S_MAX", 0.02)
+    monkeypatch.setattr(module, "HOLD_S", 0.02)
     monkeypatch.setattr(sender, "REFUSED_PAUSE_S", 0.05)
     monkeypatch.setattr(confirms, "WRITE_S", 0.0)
     monkeypatch.setattr(window, "RESEND_S", 0.0)
     monkeypatch.setattr(window, "ASIDE_REST_S", 0.05)
+
+
+@pytest.fixture
+def patiently(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for the receiver's word waits as long as in life."""
+    monkeypatch.setattr(module, "HOLD_S", HOLD_S)
 
 
 async def until(condition: Callable[[], bool | Awaitable[bool]]) -> None:
@@ -180,20 +198,24 @@ class NotingOutbox(MemoryOutbox):
         self._note("declare_dropped")
         super().declare_dropped(lane, first, last, reason)
 
-    def fork(self, reason: str) -> None:
+    def fork(self, reason: str, unsent: Mapping[Lane, Ranges] = NOTHING) -> None:
         self._note("fork")
-        super().fork(reason)
+        super().fork(reason, unsent)
 
 
 @dataclass
 class Site:
-    """A gateway's uplink and its surroundings. `calls`: of the outbox, in order."""
+    """A gateway's uplink and its surroundings. `calls`: of the outbox, in order.
+
+    `is_begun`: what is appended is appended in this run of the program, not in an earlier one.
+    """
 
     broker: MemoryBroker
     outbox: NotingOutbox
     worker: OutboxWorker
     forwarder: Forwarder
     calls: list[str]
+    is_begun: bool = True
 
     async def append(self, *definitions: GroupDefinition, noise: int = 0) -> None:
         """One batch that refers to these."""
@@ -216,7 +238,8 @@ class Site:
             return encoded
 
         await self.worker.call(Outbox.append, [Draft(machine, noted, 1, priority)], 1)
-        self.forwarder.appended(made)
+        if self.is_begun:
+            self.forwarder.appended(made)
 
     async def batches(self) -> int:
         return (await self.worker.call(Outbox.stats)).batches
@@ -652,11 +675,14 @@ async def test_a_refused_heartbeat_is_said() -> None:
 async def begun_before(one: Site, batches: int = 0) -> None:
     """This outbox has been connected before, and holds so many batches from then."""
     await one.worker.call(Outbox.next_session)
+    one.is_begun = False
     for _ in range(batches):
         await one.append()
+    one.is_begun = True
     await one.forwarder.learn()
 
 
+@pytest.mark.usefixtures("patiently")
 async def test_new_numbers_wait_for_the_receivers_word_after_a_start() -> None:
     async with site() as one, one.receiver() as cloud:
         await begun_before(one, batches=1)
@@ -688,31 +714,72 @@ async def test_a_receiver_that_does_not_know_us_holds_nothing_up(how: str, monke
             await cloud.got(batch(1))
 
 
+def counting(
+    one: Site, cloud: Cloud
+) -> tuple[Callable[[int], Awaitable[None]], Callable[[], list[tuple[str, int, object]]]]:
+    """(appends a batch that holds this value, gives (epoch, number, value) of all telemetry that came so far)."""
+    book, group = Book("gw-1"), Group("plc-1", "main", 1.0, (Tag("count", ValueType.INT),))
+
+    async def append(value: int) -> None:
+        await one.append_as(lambda epoch, seq: book.encode(epoch, seq, [[Scan(group, 10**6 * value, [value])]]))
+
+    def received() -> list[tuple[str, int, object]]:
+        known = {
+            definition.ref(payload): definition.decode(payload)
+            for topic, payload in cloud.sent
+            if topic != PRESS.telemetry
+        }
+        found = [decode_batch(payload, known.get) for topic, payload in cloud.sent if topic == PRESS.telemetry]
+        return [(one.epoch, one.seq, value) for one in found for value in one.blocks[0].columns[0].values]
+
+    return append, received
+
+
+@pytest.mark.usefixtures("patiently")
+async def test_a_machine_that_was_set_back_with_its_memory_gives_what_it_read_since_new_numbers() -> None:
+    """It goes on as if nothing had happened but a cut: 2 and 3 were given in the future that is lost, too."""
+    async with site() as one, one.receiver() as cloud:
+        append, received = counting(one, cloud)
+        async with one.running():
+            await cloud.say(Confirm(timestamp=1, machines={}))
+            await append(1)
+            await until(lambda: received() == [(EPOCH, 1, 1)])
+            await cloud.confirm(1, highest=1)
+            await one.holds(0)
+            await append(2)
+            await until(lambda: len(received()) == 2)
+            assert one.outbox.held()[LANE].offered[-1][1] > 3, "offered ahead, and never sent"
+            await cloud.confirm(2, highest=2)
+            await one.holds(0)
+            session = one.forwarder.state.session
+            one.broker.cut(GATEWAY.thing)
+            await until(lambda: not one.forwarder.state.connected)
+            await append(3)
+            await one.connected(session + 1)
+            await append(4)
+            await until(lambda: cloud.said[-1].session > session)
+            assert len(received()) == 2, "until the receiver has spoken"
+            await cloud.confirm(9, highest=9)
+            await until(lambda: one.forwarder.epoch() != EPOCH)
+            await cloud.say(Confirm(timestamp=1, machines={}))
+            await until(lambda: len(received()) == 4)
+            assert sorted(received()[2:]) == [(one.forwarder.epoch(), 1, 3), (one.forwarder.epoch(), 2, 4)]
+
+
+@pytest.mark.usefixtures("patiently")
 @pytest.mark.parametrize("call", ["", "fork", "confirmed", "offer", "pending", "next_session"])
 async def test_an_outbox_that_was_set_back_gives_its_new_numbers_in_a_new_epoch(call: str) -> None:
     """The receiver knows 1 to 9, and here only 1 to 3 were ever given before this start.
 
     A disk that fails twice when asked for this or that delays it, and no more.
     """
-    book, group = Book("gw-1"), Group("plc-1", "main", 1.0, (Tag("count", ValueType.INT),))
     async with site() as one, one.receiver() as cloud:
-
-        async def append(value: int) -> None:
-            await one.append_as(lambda epoch, seq: book.encode(epoch, seq, [[Scan(group, 10**6 * value, [value])]]))
-
-        def received() -> list[tuple[str, int, object]]:
-            """(epoch, number, value) of all telemetry so far."""
-            known = {
-                definition.ref(payload): definition.decode(payload)
-                for topic, payload in cloud.sent
-                if topic != PRESS.telemetry
-            }
-            found = [decode_batch(payload, known.get) for topic, payload in cloud.sent if topic == PRESS.telemetry]
-            return [(one.epoch, one.seq, value) for one in found for value in one.blocks[0].columns[0].values]
-
+        append, received = counting(one, cloud)
         await one.worker.call(Outbox.next_session)
+        one.is_begun = False
         for value in (1, 2, 3):
             await append(value)
+        one.is_begun = True
         await one.forwarder.learn()
         await append(4)
         async with one.running():
@@ -726,6 +793,7 @@ async def test_an_outbox_that_was_set_back_gives_its_new_numbers_in_a_new_epoch(
             await until(lambda: {value for _, _, value in received()} == {1, 2, 3, 4, 5})
             assert {epoch for epoch, _, value in received() if value in (4, 5)} == {one.forwarder.epoch()}
             await append(6)
+            await cloud.say(Confirm(timestamp=1, machines={}))
             await until(lambda: received()[-1][2] == 6)
             new, last, _ = received()[-1]
             await cloud.confirm(last, highest=last, epoch=new)
@@ -735,6 +803,7 @@ async def test_an_outbox_that_was_set_back_gives_its_new_numbers_in_a_new_epoch(
             assert one.forwarder.epoch() == new, "that was settled"
 
 
+@pytest.mark.usefixtures("patiently")
 async def test_what_was_dropped_before_it_was_sent_makes_no_fork() -> None:
     """The heartbeat has told the receiver of it."""
     async with site() as one, one.receiver() as cloud:
