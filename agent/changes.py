@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 from operator import ne
 
@@ -27,6 +27,7 @@ JITTER = 0.1
 """A read may be early by so much of its period, and is then as good as on time."""
 
 _PLAIN = frozenset({bool, int, float, str, type(None)})
+_STEP_US = 1000
 _EXACT = 2**53
 """Below this a whole number and a float are the same."""
 
@@ -89,6 +90,8 @@ class Changes:
             math.inf if rule is None else max(0.0, rule.max_silence_s - (1 - JITTER) * group.period_s) for rule in rules
         ]
         self._told: list[Value] = [None] * count
+        self._told_us = [0] * count
+        self._stated_us: dict[int, int] = {}  # of tags whose readings must come after that
         self._low, self._high = [math.nan] * count, [math.nan] * count  # the bands of these
         self._due_s = [math.inf if rule is None else -math.inf for rule in rules]  # -inf: never reported
         self._first_due_s = -math.inf  # never later than the earliest of these
@@ -98,6 +101,10 @@ class Changes:
 
     def of(self, scan: Scan, now_s: float) -> Scan | None:
         """What is to be reported of the scan; None where that is nothing. `now_s`: monotonic."""
+        found = self._new(scan, now_s)
+        return found if found is None or not self._stated_us else self._after_what_was_stated(found)
+
+    def _new(self, scan: Scan, now_s: float) -> Scan | None:
         if not _PLAIN.issuperset(map(type, scan.values)):  # the batcher says what is wrong with it
             return scan
         quality = [0] * len(scan.values) if scan.quality is None else list(scan.quality)
@@ -113,20 +120,37 @@ class Changes:
         return _only(scan, sorted({*self._always, *news}) if self._always else news)
 
     def overdue(self, now_s: float, now_us: int) -> Scan | None:
-        """The last readings, stated again for this moment, of tags that were silent for too long.
+        """The last readings, stated again, of tags that were silent for too long; `now_us`: since 1970.
 
-        For subscriptions, which say nothing of what stays the same; to be asked after a read that went well.
+        For subscriptions, which say nothing of what stays the same; to be asked after a read that went well. Stated is
+        what held a period ago: a newer change may be on its way still, and must not seem to be older than this.
         """
         if now_s < self._first_due_s:
             return None
         positions = [at for at in self._overdue(now_s) if self._due_s[at] != -math.inf]
         values, quality = [self._seen[at] for at in positions], [self._quality[at] for at in positions]
+        told_us = [self._told_us[at] + _STEP_US for at in positions]
+        time_us = max(now_us - round(self._group.period_s * 1e6), *told_us, 0)
         for at, value in zip(positions, values, strict=True):
-            self._tell(at, value, now_s)
+            self._tell(at, value, now_s, time_us)
+            self._stated_us[at] = time_us
         self._first_due_s = min(self._due_s)
         reasons = {at: self._reasons[at] for at in positions if at in self._reasons}
-        stated = Scan(self._group, now_us, values, positions, quality if any(quality) else None, reasons)
+        stated = Scan(self._group, time_us, values, positions, quality if any(quality) else None, reasons)
         return stated if positions else None
+
+    def _after_what_was_stated(self, scan: Scan) -> Scan:
+        """A change that was on its way when the value before it was stated again comes after that."""
+        indexes = range(len(scan)) if scan.indexes is None else scan.indexes
+        stated_us = max(self._stated_us.get(at, -1) for at in indexes)
+        if scan.time_us > stated_us:
+            for at in indexes:
+                self._stated_us.pop(at, None)
+            return scan
+        time_us = stated_us + _STEP_US
+        for at in indexes:
+            self._told_us[at] = self._stated_us[at] = time_us
+        return replace(scan, time_us=time_us)
 
     def _moved(self, values: list[Value], quality: list[int], now_s: float) -> list[int]:
         """Positions of tags that differ from the last scan, or are due, ascending. The rest was judged then."""
@@ -160,7 +184,7 @@ class Changes:
             is_new = now_s >= self._due_s[at] or code != self._quality[at]
             if rule is None or is_new or rule.differs(value, self._told[at]):
                 told.append(at)
-                self._tell(at, value, now_s)
+                self._tell(at, value, now_s, scan.time_us)
             self._seen[at], self._quality[at] = value, code
             if at in scan.reasons:
                 self._reasons[at] = scan.reasons[at]
@@ -170,10 +194,10 @@ class Changes:
             self._first_due_s = min(self._due_s)
         return told
 
-    def _tell(self, at: int, value: Value, now_s: float) -> None:
+    def _tell(self, at: int, value: Value, now_s: float, time_us: int) -> None:
         rule = self._rules[at]
         if rule is not None:
-            self._told[at] = value
+            self._told[at], self._told_us[at] = value, time_us
             self._low[at], self._high[at] = rule.band(value)
             self._due_s[at] = now_s + self._patience_s[at]
 

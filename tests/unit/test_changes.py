@@ -120,16 +120,19 @@ def test_of_a_partial_scan_too_only_what_is_new_is_reported() -> None:
     assert changes.of(bad, 2.0) == Scan(group, 2, [None], [3], [BAD], {3: "gone"})
 
 
-def test_a_silent_subscription_states_its_last_values_again() -> None:
+SECOND_US = 1_000_000
+
+
+def test_a_silent_subscription_states_its_last_values_again_as_of_a_period_ago() -> None:
     group = group_of(*[ValueType.INT] * 3)
     changes = Changes(group, [Rule(max_silence_s=3.0), Rule(max_silence_s=5.0), None])
     changes.of(Scan(group, 7, [1, 2], [0, 1], [0, BAD], {1: "gone"}), 0.0)
     changes.of(Scan(group, 8, [9], [2]), 0.0)
-    told = {now: changes.overdue(now, now * 1000) for now in range(1, 8)}
+    told = {now: changes.overdue(now, now * SECOND_US) for now in range(1, 8)}
     assert {now: scan for now, scan in told.items() if scan is not None} == {
-        3: Scan(group, 3000, [1], [0]),
-        5: Scan(group, 5000, [2], [1], [BAD], {1: "gone"}),
-        6: Scan(group, 6000, [1], [0]),
+        3: Scan(group, 2 * SECOND_US, [1], [0]),
+        5: Scan(group, 4 * SECOND_US, [2], [1], [BAD], {1: "gone"}),
+        6: Scan(group, 5 * SECOND_US, [1], [0]),
     }
 
 
@@ -137,7 +140,19 @@ def test_what_is_stated_again_is_the_last_value_not_the_last_that_was_reported()
     changes = Changes(ONE, [Rule(deadband=1.0, max_silence_s=3.0)])
     changes.of(Scan(ONE, 0, [5.0], [0]), 0.0)
     assert changes.of(Scan(ONE, 1, [5.5], [0]), 1.0) is None
-    assert changes.overdue(3.0, 3) == Scan(ONE, 3, [5.5], [0])
+    assert changes.overdue(3.0, 3 * SECOND_US) == Scan(ONE, 2 * SECOND_US, [5.5], [0])
+
+
+def test_a_change_that_was_on_its_way_comes_after_what_was_stated_meanwhile() -> None:
+    """The server's clock lags, or its report was late: by the time of the change, the old value would seem newer."""
+    group = group_of(ValueType.INT, ValueType.INT)
+    changes = Changes(group, [Rule(max_silence_s=3.0)] * 2)
+    changes.of(Scan(group, 0, [1, 1], [0, 1]), 0.0)
+    assert changes.overdue(3.0, 3 * SECOND_US) == Scan(group, 2 * SECOND_US, [1, 1], [0, 1])
+    assert changes.of(Scan(group, 1_500_000, [2], [0]), 3.5) == Scan(group, 2_001_000, [2], [0])
+    assert changes.of(Scan(group, 2_500_000, [2], [1]), 3.6) == Scan(group, 2_500_000, [2], [1])
+    assert changes.of(Scan(group, 1_700_000, [3], [0]), 3.7) == Scan(group, 2_002_000, [3], [0])
+    assert changes.of(Scan(group, 2_600_000, [4], [0]), 4.6) == Scan(group, 2_600_000, [4], [0])
 
 
 def test_what_a_driver_should_not_give_goes_on_to_whom_it_concerns() -> None:
@@ -176,28 +191,35 @@ def histories(draw: st.DrawFn) -> tuple[list[Rule], list[tuple[float, list[Value
 
 
 @settings(deadline=None)
-@given(histories())
+@given(histories(), st.integers(0, 3 * SECOND_US))
 def test_the_series_that_is_reported_is_within_the_deadband_and_never_silent_for_too_long(
-    history: tuple[list[Rule], list[tuple[float, list[Value], list[int]]]],
+    history: tuple[list[Rule], list[tuple[float, list[Value], list[int]]]], lag_us: int
 ) -> None:
-    """The truth is what was read; the receiver holds each reported value until the next."""
+    """The truth is what was read; the receiver holds each reported value until the next, in the order of their times.
+
+    The clock that gives the readings their times lags.
+    """
     rules, rows = history
     group = group_of(*[ValueType.FLOAT64] * 3)
     changes = Changes(group, rules)
     held: dict[int, tuple[Value, int]] = {}
     told_s: dict[int, float] = {}
     truth: dict[int, tuple[Value, int]] = {}
-    now_s = 0.0
+    told_us: dict[int, int] = {}
+    now_s = 10.0
     for pause, values, indexes in rows:
         now_s += pause * PERIOD_S
         quality = [BAD if value is None else 0 for value in values]
         truth.update({at: (value, code) for at, value, code in zip(indexes, values, quality, strict=True)})
-        scan = Scan(group, 0, values, None if len(indexes) == 3 else indexes, quality)
-        for found in (changes.of(scan, now_s), changes.overdue(now_s, 0)):
+        now_us = int(now_s * SECOND_US)
+        scan = Scan(group, now_us - lag_us, values, None if len(indexes) == 3 else indexes, quality)
+        for found in (changes.of(scan, now_s), changes.overdue(now_s, now_us)):
             if found is not None:
                 codes = found.quality or [0] * len(found)
                 for at, value, code in zip(found.indexes or range(3), found.values, codes, strict=True):
                     held[at], told_s[at] = (value, code), now_s
+                    assert found.time_us > told_us.get(at, -1)
+                    told_us[at] = found.time_us
         for at, (value, code) in truth.items():
             assert held[at][1] == code
             assert is_near(value, held[at][0], rules[at])
