@@ -43,7 +43,8 @@ def lines(who: Target, found: Findings, cells: int | None) -> Iterator[str]:
         yield from wrapped(text, cells)
     unseen = [unit.unit_id for unit in found.units if not unit.tables]
     if unseen:
-        yield f"! not looked into: unit{'' if len(unseen) == 1 else 's'} {listed(unseen)}; ask for it with --units"
+        those, them = ("unit", "it") if len(unseen) == 1 else ("units", "them")
+        yield f"! not looked into: {those} {listed(unseen)}; name {them} with --units"
 
 
 def _rows(found: Findings) -> Iterator[list[Any]]:
