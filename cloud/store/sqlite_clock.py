@@ -149,9 +149,10 @@ def _waiting(connection: sqlite3.Connection) -> Iterator[tuple[Any, ...]]:
     """One at a time: each is gone when the next is asked for."""
     while True:
         row = connection.execute(
+            # CROSS JOIN: the few spans first, however many batches wait for zero hours that nobody has told
             "SELECT span_id, epoch_id, seq, uncertain_batches.zero_us, first_rowid, last_rowid, clock_spans.zero_us"
-            " FROM uncertain_batches JOIN clock_spans ON clock_spans.id = span_id WHERE clock_spans.zero_us IS NOT NULL"
-            " LIMIT 1"
+            " FROM clock_spans CROSS JOIN uncertain_batches ON clock_spans.id = span_id"
+            " WHERE clock_spans.zero_us IS NOT NULL AND batches > corrected LIMIT 1"
         ).fetchone()
         if row is None:
             return

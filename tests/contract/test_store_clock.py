@@ -119,6 +119,22 @@ def test_a_repetition_neither_undoes_nor_repeats_a_correction(case: StoreCase) -
     assert [(one.batches, one.corrected) for one in store.spans(GATEWAY)] == [(1, 1)]
 
 
+def test_much_is_corrected_in_steps_and_each_batch_once(case: StoreCase) -> None:
+    rows = 2000
+    for seq in range(1, 7):
+        begin_us = ZERO + seq * rows
+        column = one_column(ValueType.INT, *range(rows))
+        message = telemetry(seq, column, times_us=range(begin_us, begin_us + rows))
+        case.store.commit([replace(message, clock=ClockMark(SPAN, ZERO))])
+    case.store.commit([told({SPAN: BOOTED})])
+    steps = 1
+    while case.store.tend(NOW):
+        steps += 1
+    assert times(case) == list(range(BOOTED + rows, BOOTED + 7 * rows))
+    assert [(one.batches, one.corrected) for one in case.store.spans(GATEWAY)] == [(6, 6)]
+    assert steps < 6
+
+
 def test_what_was_told_of_a_span_first_stays(case: StoreCase) -> None:
     case.store.commit([told({SPAN: BOOTED}), told({SPAN: BOOTED + 5 * SECOND}), stamped(1, 10)])
     assert times(case) == [BOOTED + 10 * SECOND]

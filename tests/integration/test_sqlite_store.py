@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -17,11 +18,12 @@ from pathlib import Path
 
 import pytest
 
-from cloud.store import sqlite_catalog, sqlite_retention
+from cloud.store import sqlite_catalog, sqlite_clock, sqlite_retention
 from cloud.store.contract import Committed, Item, Retention, StoreAway, StoreError, Totals, Undecodable
 from cloud.store.sqlite import SqliteStore
 from cloud.store.sqlite_schema import APPLICATION_ID, MIGRATIONS
-from protocols.uplink.status import MachineNumbers
+from protocols.uplink.mark import ClockMark
+from protocols.uplink.status import Clock, MachineNumbers
 from protocols.values import Quality, ValueType
 from tests.contract.store_cases import GATEWAY, NOW, OVEN, PLANT, PRESS, beat, one_column, telemetry, with_plant
 from tests.contract.store_cases.sqlite import readings
@@ -589,3 +591,21 @@ def test_plants_with_the_same_machine_names_stay_apart(store: SqliteStore) -> No
     assert [row.plant.plant for row in store.machines()] == ["giessen", "kassel"]
     for gateway in (GATEWAY, replace(GATEWAY, plant=other)):
         assert list(store.confirm(gateway).machines) == ["press-1"]
+
+
+def test_a_correction_that_was_interrupted_goes_on_where_it_stopped(path: Path) -> None:
+    """A part of it, then the program is gone: what was corrected is not corrected again."""
+    mark, rows = ClockMark(bytes(16), 0), sqlite_clock.STEP_ROWS
+    with opened(path) as store:
+        with_plant(store)
+        for seq in (1, 2, 3):
+            message = telemetry(seq, one_column(ValueType.INT, *range(rows)), times_us=range(rows))
+            store.commit([replace(message, clock=mark)])
+        store.commit([beat(clock=Clock(synchronised=True, zeros={mark.span.hex(): NOW}))])
+        assert store.tend(NOW)
+        assert [one.corrected for one in store.spans(GATEWAY)] == [1]
+    with opened(path) as store:
+        while store.tend(NOW):
+            pass
+        assert [one.corrected for one in store.spans(GATEWAY)] == [3]
+    assert Counter(at for _, _, _, at, _, _ in readings(path).elements()) == dict.fromkeys(range(NOW, NOW + rows), 3)
