@@ -178,6 +178,22 @@ WRONG: dict[str, Answer] = {
 }
 
 
+async def test_the_bytes_behind_a_reading_are_shown(server: Server) -> None:
+    """Over every transport; and one request after another, each with its latency."""
+    polled = group(7, 8, 60, 99)
+    async with reading(server, polled) as device:
+        seen = await device.inspect(polled)
+        asked = len(server.requests)
+        again = await device.inspect(polled)
+    assert [one.raw for one in seen.evidence] == [b"\0\7", b"\0\10", b"\0\x3c", b""]
+    assert [one.raw for one in again.evidence] == [one.raw for one in seen.evidence]
+    assert seen.evidence[0].place == "unit 1, holding 7 (40008)"
+    assert (len(seen.latencies_s), len(again.latencies_s)) == (asked, len(server.requests) - asked)
+    line = {"udp": "Modbus UDP", "rtu_over_tcp": "Modbus RTU over TCP", "rtu": "Modbus RTU"}
+    assert device.facts()["transport"] == line[server.settings["transport"]]
+    assert ("line" in device.facts()) == (server.settings["transport"] == "rtu")
+
+
 @pytest.mark.parametrize("name", WRONG)
 async def test_a_wrong_answer_gives_no_value_and_the_next_connection_works(server: Server, name: str) -> None:
     polled = group(5, 6)
