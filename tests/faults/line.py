@@ -73,12 +73,16 @@ class Gateway:
 
 @dataclass(frozen=True)
 class Setup:
-    """How a row wants its line. Environments are those of the programs, on top of the harness's own."""
+    """How a row wants its line. Environments are those of the programs, on top of the harness's own.
+
+    `clock`: who vouches for the gateways' clocks. One that runs fast, as none does, would be set at each reading.
+    """
 
     gateways: int = 1
     period_s: float = 0.05
     sources: int = 2
     interval_s: float = 0.0
+    clock: str = "kernel"
     broker_config: str = ""
     broker_persists: bool = True
     agent_env: dict[str, str] = field(default_factory=dict)
@@ -226,6 +230,7 @@ class Line:
             "broker": {"host": HOST, "port": gateway.broker_port, "keep_alive_s": 3},
             "data_dir": str(gateway.data_dir),
             "batch": {"interval_s": self.setup.interval_s},
+            "clock": {"synchronised": self.setup.clock},
             "shutdown_drain_s": 60,
             "devices": [self._device(source) for source in gateway.sources],
         }

@@ -21,7 +21,7 @@ async def backlog(stage: Stage) -> Verdict:
     """48 h without a broker: the readings' times span two days; then everything is sent, new readings beside it."""
     shim = Shim(stage.folder, stage.folder / "nothing", 1)
     true_s = stage.count / _BACKLOG_RATE
-    async with stage.line(Setup(sources=16, agent_env=shim.environ)) as line:
+    async with stage.line(Setup(sources=16, clock="always", agent_env=shim.environ)) as line:
         gateway = line.gateway
         await asyncio.to_thread(gateway.service.stop)
         await line.broker.kill()
@@ -59,7 +59,7 @@ async def soak(stage: Stage) -> Verdict:
     """24 h of the agent's time, with one fault after another of every kind that needs no special disk."""
     shim = Shim(stage.folder, stage.folder / "nothing", 1)
     true_s = SOAK_S * stage.count / 100
-    setup = Setup(agent_env=shim.environ, agent_proxy=True, receiver_proxy=True)
+    setup = Setup(clock="always", agent_env=shim.environ, agent_proxy=True, receiver_proxy=True)
     async with stage.line(setup) as line:
         shim.set_clock(-24 * HOUR_S, 24 * HOUR_S / true_s)
         end_s = time.monotonic() + true_s
@@ -83,7 +83,7 @@ async def steady(stage: Stage) -> Verdict:
     the two programs, which must not grow. Halfway the store is away for a while."""
     shim = Shim(stage.folder, stage.folder / "nothing", 1)
     true_s = STEADY_S * stage.count / 100
-    setup = Setup(sources=12, agent_env=shim.environ, agent_proxy=True, receiver_proxy=True)
+    setup = Setup(sources=12, clock="always", agent_env=shim.environ, agent_proxy=True, receiver_proxy=True)
     async with stage.line(setup) as line:
         shim.set_clock(-24 * HOUR_S, 24 * HOUR_S / true_s)
         memory = MemoryWatch(line.services)
