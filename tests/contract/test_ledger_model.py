@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -284,9 +284,7 @@ class SqliteLedger(LedgerMachine):
         shutil.rmtree(self.directory)
 
 
-MemoryLedger.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
-SqliteLedger.TestCase.settings = settings(
-    max_examples=20, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+MemoryLedger.TestCase.settings = settings(max_examples=40, stateful_step_count=25)
+SqliteLedger.TestCase.settings = settings(max_examples=20, stateful_step_count=20)
 TestMemoryLedger = MemoryLedger.TestCase
 TestSqliteLedger = SqliteLedger.TestCase

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -332,9 +332,7 @@ class DiskMachine(OutboxMachine):
         shutil.rmtree(self.directory)
 
 
-MemoryMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
-DiskMachine.TestCase.settings = settings(
-    max_examples=12, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+MemoryMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30)
+DiskMachine.TestCase.settings = settings(max_examples=12, stateful_step_count=25)
 TestMemoryOutbox = MemoryMachine.TestCase
 TestDiskOutbox = DiskMachine.TestCase

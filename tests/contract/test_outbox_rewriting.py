@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.definitions import Book
@@ -280,7 +280,7 @@ steps = st.lists(
 
 
 @given(steps, st.booleans())
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15)
 def test_no_reading_is_stored_twice_whatever_happens(steps: list[tuple[str, Any, Any]], newest_first: bool) -> None:
     """`stored`: what a receiver has by lane and number; it stores each number once."""
     directory = Path(tempfile.mkdtemp(prefix="holdfast-thin-"))

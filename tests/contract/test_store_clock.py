@@ -265,7 +265,7 @@ def of(message: Message, seq: int) -> tuple[Telemetry, Telemetry]:
     return replace(wrong, clock=mark, historical=message.historical), replace(right, historical=message.historical)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(messages=MESSAGES, data=st.data())
 def test_in_the_end_it_is_as_if_the_clock_had_been_right(messages: Sequence[Message], data: st.DataObject) -> None:
     pairs = [of(message, seq) for seq, message in enumerate(messages, 1)]

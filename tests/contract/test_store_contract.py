@@ -901,7 +901,7 @@ def messages(draw: st.DrawFn) -> Telemetry | Beat:
     return beat({machine.machine: MachineNumbers(last_seq=0, sent_seq=seq, dropped=dropped)}, epoch=epoch)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.lists(messages(), max_size=8), max_size=6))
 def test_whatever_arrives_in_whatever_groups_the_stores_hold_what_the_model_holds(
     groups: list[list[Telemetry | Beat]],

@@ -52,7 +52,7 @@ def plainly(message: bytes, defined: Definition) -> Batch:
 
 
 each_property = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 

@@ -353,7 +353,7 @@ def scans(draw: st.DrawFn) -> Scan:
 
 
 @given(st.lists(st.one_of(scans(), st.none()), max_size=12), st.sampled_from([10, 700, 1500, BATCH_BYTES_MAX]))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_every_reading_exactly_once_and_in_order_per_tag(given_scans: list[Scan | None], bytes_max: int) -> None:
     """None stands for a drain."""
     collected, drained = batcher(bytes_max), []
@@ -514,7 +514,7 @@ anything = st.one_of(
         st.tuples(st.lists(anything, min_size=2, max_size=2), st.lists(anything, min_size=2, max_size=2)), max_size=5
     )
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_whatever_a_driver_gives_the_receiver_can_read_the_batch(rows: list[tuple[list[Any], list[Any]]]) -> None:
     """One that it cannot read would be sent again for ever, and hold up everything behind it."""
     collected = batcher()

@@ -107,7 +107,7 @@ def one_by_one(columns: Sequence[Column], bases: Sequence[Base], times: Sequence
 
 
 @given(defined_blocks(whole=False))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_all_at_once_is_the_same_as_one_by_one(given_: tuple[Definition, Block]) -> None:
     defined, block = given_
     for bases, is_guess in ((defined.bases, False), ([NO_BASE] * len(block.columns), True)):
@@ -117,7 +117,7 @@ def test_all_at_once_is_the_same_as_one_by_one(given_: tuple[Definition, Block])
 
 
 @given(defined_blocks(whole=True))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_rows_are_packed_as_columns_are(given_: tuple[Definition, Block]) -> None:
     defined, block = given_
     rows = list(zip(*(column.values for column in block.columns), strict=True))
@@ -175,7 +175,7 @@ PATTERN = st.one_of(
     st.data(),
 )
 @example(ValueType.FLOAT32, [0x7F80_0001, 0xFFFF_FFFF, 0x8000_0000], None)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_every_pattern_survives_with_any_base(kind: ValueType, patterns: list[int], data: Any) -> None:
     base = NO_BASE if data is None else data.draw(a_base(kind))
     event(f"base of {kind}: {'patterns' if base.exponent == 15 else 'decimals'}")

@@ -18,7 +18,7 @@ VALUES = (
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(st.tuples(VALUES, st.sampled_from([0, Quality.BAD, Quality.UNCERTAIN]), st.text(max_size=40)), max_size=25)
 )

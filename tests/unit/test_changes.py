@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.changes import Changes, Rule
@@ -190,7 +190,6 @@ def histories(draw: st.DrawFn) -> tuple[list[Rule], list[tuple[float, list[Value
     return rules, rows
 
 
-@settings(deadline=None)
 @given(histories(), st.sampled_from([0, SECOND_US // 2, 5 * SECOND_US // 2]))
 def test_the_series_that_is_reported_is_within_the_deadband_and_never_silent_for_too_long(
     history: tuple[list[Rule], list[tuple[float, list[Value], list[int]]]], lag_us: int

@@ -87,7 +87,7 @@ words = st.builds(
 
 
 @given(st.dictionaries(st.from_regex(r"[a-z0-9][a-z0-9_-]{0,9}", fullmatch=True), words, max_size=4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_confirm_is_read_back(machines: dict[str, MachineConfirm]) -> None:
     said = Confirm(timestamp=1, machines=machines)
     assert decode(said.encode()) == said

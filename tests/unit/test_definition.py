@@ -69,7 +69,7 @@ class Known(dict[bytes, Definition]):
 
 
 @given(st.lists(batches(), min_size=1, max_size=3), st.integers(0, 2))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_both_forms_say_the_same(sent: list[Batch], more: int) -> None:
     book, known = Book("gw-1"), Known()
     groups: dict[Any, Group] = {}
@@ -87,7 +87,6 @@ def test_both_forms_say_the_same(sent: list[Batch], more: int) -> None:
 
 
 @given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=40), st.integers(0, 2**64 - 1))
-@settings(deadline=None)
 def test_every_float64_pattern_survives_whatever_the_base_is(patterns: list[int], base: int) -> None:
     import struct
 
@@ -154,7 +153,7 @@ ROW_VALUES: dict[ValueType, st.SearchStrategy[Any]] = {
 
 
 @given(st.data(), st.lists(st.sampled_from(list(ValueType)), min_size=1, max_size=8), st.integers(1, 6))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_the_quick_way_makes_the_very_same_bytes(data: st.DataObject, kinds: list[ValueType], count: int) -> None:
     kind_of = dict(enumerate(kinds))
     steady = data.draw(st.booleans())
@@ -272,7 +271,7 @@ json_like = st.recursive(
 
 
 @given(st.integers(1, 6), json_like)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_a_block_with_any_part_replaced_is_refused_or_still_a_block(at: int, value: Any) -> None:
     def change(array: Any) -> None:
         array[2][0].extend([None] * (7 - len(array[2][0])))

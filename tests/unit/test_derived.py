@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.derived import Board, Changing, Computed, Derived, Known, Rate, move
@@ -157,7 +157,6 @@ codes = st.sampled_from([0, Quality.UNCERTAIN, BAD, 0xFFFFFFFF])
 steps = st.tuples(st.sampled_from("ab"), numbers, codes, st.integers(0, 2**50))
 
 
-@settings(deadline=None)
 @given(st.lists(steps, max_size=20))
 def test_whatever_is_read_it_is_a_number_or_bad_with_a_reason_and_times_only_grow(
     history: list[tuple[str, Value, int, int]],

@@ -114,7 +114,7 @@ def batches(draw: st.DrawFn) -> Batch:
 
 
 @given(batches())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_what_goes_in_comes_out_bit_for_bit(batch: Batch) -> None:
     assert same(decode(encode(batch)), batch)
 
@@ -122,7 +122,6 @@ def test_what_goes_in_comes_out_bit_for_bit(batch: Batch) -> None:
 @given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=50))
 @example([0x7FF8_0000_DEAD_BEEF, 0xFFF0_0000_0000_0000, 0x8000_0000_0000_0000])
 @example([struct.unpack("<Q", struct.pack("<d", v))[0] for v in (1e300, 1e16, 0.1, 5e-324, -1.5)])
-@settings(deadline=None)
 def test_every_float64_pattern_survives(patterns: list[int]) -> None:
     column = Column("x", ValueType.FLOAT64, [float64(p) for p in patterns])
     got = decode(encode(one_block([column], len(patterns)))).blocks[0].columns[0]
@@ -314,7 +313,7 @@ json_like = st.recursive(
 
 
 @given(st.integers(0, 7), json_like)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_a_block_with_any_part_replaced_is_refused_or_still_a_block(at: int, value: Any) -> None:
     """Structured garbage: valid MessagePack in the right frame, wrong inside."""
     try:
@@ -325,7 +324,7 @@ def test_a_block_with_any_part_replaced_is_refused_or_still_a_block(at: int, val
 
 
 @given(st.integers(0, 5), st.binary(max_size=40))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_streams_of_garbage_are_refused_or_decode(at: int, data: bytes) -> None:
     try:
         batch = decode(array_with(lambda a: a[4][0][5].__setitem__(at, data)))
@@ -335,7 +334,7 @@ def test_streams_of_garbage_are_refused_or_decode(at: int, data: bytes) -> None:
 
 
 @given(st.lists(st.binary(max_size=200), min_size=1, max_size=4), st.sampled_from([1, 100, 1000]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_compressor_that_is_used_again_makes_the_same_frames(raws: list[bytes], times: int) -> None:
     for raw in raws:
         frame = frames.compress(raw * times)

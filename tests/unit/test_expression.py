@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent.expression import Expression
@@ -155,7 +155,6 @@ values = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(
     st.one_of(st.recursive(atoms, combined, max_leaves=12), st.text(max_size=40)),
     st.lists(values, min_size=3, max_size=3),

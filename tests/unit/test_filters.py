@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.filters import Filter, Filters, Wanted
@@ -67,7 +67,6 @@ def test_only_the_tags_that_want_it_are_filtered_and_quality_stays() -> None:
     assert filters.of(Scan(group, 2, [4.0, 7.0], [1, 2])) == Scan(group, 2, [3.0, 7.0], [1, 2])
 
 
-@settings(deadline=None)
 @given(
     st.builds(Wanted, st.sampled_from([0, 3, 4]), st.sampled_from([0, 2, 5]), st.sampled_from([0.0, 0.1, 1e4])),
     st.lists(

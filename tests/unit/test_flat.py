@@ -110,7 +110,7 @@ def test_the_self_contained_form_is_whole_too_but_has_nothing_to_be_known_by() -
 
 
 @given(defined_blocks(whole=True))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_one_row_is_read_as_the_general_way_reads_it(given_: tuple[Definition, Block]) -> None:
     defined, sent = given_
     packed = definition.pack_referring(sent, REF, defined).packed

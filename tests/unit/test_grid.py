@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.grid import Grid
@@ -75,7 +75,6 @@ delays = st.lists(st.one_of(st.just(0.0), st.floats(0.0, 0.01), st.floats(0.0, 5
 
 
 @given(periods, st.floats(0.0, 1e6), delays)
-@settings(deadline=None)
 def test_whatever_the_delays_every_read_is_on_its_grid_and_later_than_the_last(
     periods_s: list[float], start_s: float, delays_s: list[float]
 ) -> None:
@@ -93,7 +92,6 @@ def test_whatever_the_delays_every_read_is_on_its_grid_and_later_than_the_last(
 
 
 @given(st.floats(0.05, 100.0), delays)
-@settings(deadline=None)
 def test_each_point_was_read_or_is_counted_as_skipped(period_s: float, delays_s: list[float]) -> None:
     grid = Grid(groups(period_s), 0.0)
     now_s = 0.0
@@ -104,7 +102,6 @@ def test_each_point_was_read_or_is_counted_as_skipped(period_s: float, delays_s:
 
 
 @given(periods, st.floats(0.0, 1e6), st.floats(0.0, 1e4), st.booleans())
-@settings(deadline=None)
 def test_no_burst_after_a_stall_or_an_outage(
     periods_s: list[float], start_s: float, away_s: float, outage: bool
 ) -> None:

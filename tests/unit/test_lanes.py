@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from protocols.uplink import lanes
@@ -32,7 +32,6 @@ def signed(number: int, bits: int = 64) -> int:
 
 
 @given(st.lists(st.tuples(UNSIGNED, UNSIGNED), max_size=30), st.booleans())
-@settings(deadline=None)
 def test_steps_are_differences_modulo_two_to_the_64(pairs: list[tuple[int, int]], is_long: bool) -> None:
     pairs = (pairs * (MANY // len(pairs) + 1))[:MANY] if is_long and pairs else pairs
     now, before = [a for a, _ in pairs], [b for _, b in pairs]
@@ -52,7 +51,6 @@ def test_xor_of_many() -> None:
 
 
 @given(st.sampled_from([1, 2, 4, 8]), st.lists(UNSIGNED, max_size=30), st.booleans())
-@settings(deadline=None)
 def test_zigzag_back_in_every_width(width: int, numbers: list[int], is_long: bool) -> None:
     numbers = [number % (1 << 8 * width) for number in numbers]
     numbers = (numbers * (8 * MANY // len(numbers) + 1))[: 8 * MANY // width] if is_long and numbers else numbers
@@ -87,7 +85,6 @@ NUMBERS = st.lists(st.integers(0, 64).flatmap(lambda bits: st.integers(0, (1 << 
 @given(NUMBERS)
 @example([2**63, 1, 4095, 4096, MASK])
 @example([MASK] * 5000)
-@settings(deadline=None)
 def test_variable_length_integers_are_leb128(numbers: list[int]) -> None:
     assert varints(numbers) == b"".join(map(leb128, numbers))
     assert read_varints(varints(numbers)) == numbers

@@ -8,13 +8,11 @@ from fractions import Fraction
 from typing import get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.field.contract import Value
 from protocols.field.modbus_codec import BitDecoder, Encoding, Order, RegisterDecoder, Type, exact, swap_bytes, text
-
-unhurried = settings(deadline=None)  # no test of ours depends on the clock
 
 ORDERS: tuple[Order, ...] = get_args(Order)
 
@@ -118,7 +116,6 @@ def test_scaling_of_integers_is_decimal(raw: int, scale: float, offset: float, v
     assert (type(decoded), decoded) == (float, value)
 
 
-@unhurried
 @given(st.integers(-(2**63), 2**63 - 1), st.floats(1e-9, 1e9), st.floats(-1e9, 1e9))
 def test_scaling_of_integers_is_rounded_once(raw: int, scale: float, offset: float) -> None:
     a, b, c = exact(scale, offset)
@@ -164,7 +161,6 @@ def test_coils_begin_with_the_least_significant_bit() -> None:
     ]
 
 
-@unhurried
 @given(st.binary(min_size=1, max_size=250), st.data())
 def test_coils_like_the_reference(raw: bytes, data: st.DataObject) -> None:
     offsets = data.draw(st.lists(st.integers(0, 8 * len(raw) - 1), min_size=1))
@@ -205,7 +201,6 @@ bools = st.builds(Encoding, st.just("bool"), st.sampled_from(ORDERS), bit=st.non
 strings = st.builds(Encoding, st.just("string"), st.sampled_from(ORDERS), length=st.integers(1, 20))
 
 
-@unhurried
 @given(st.lists(st.tuples(st.integers(0, 20), numbers | bools | strings), min_size=1, max_size=25), st.data())
 def test_blocks_like_the_reference(items: list[tuple[int, Encoding]], data: st.DataObject) -> None:
     """Any mixture of types and orders, with gaps, overlaps, and twice the same."""

@@ -7,7 +7,7 @@ import struct
 from typing import get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pymodbus.pdu import ModbusPDU
 from pymodbus.pdu.bit_message import WriteMultipleCoilsRequest, WriteSingleCoilRequest
@@ -23,8 +23,6 @@ from protocols.field.modbus_address import Table
 from protocols.field.modbus_codec import Encoding, Order, RegisterDecoder
 from protocols.field.modbus_encode import Writable, same, to_registers, write_request
 from protocols.field.modbus_request import write_coils_request
-
-unhurried = settings(deadline=None)  # no test of ours depends on the clock
 
 ORDERS: tuple[Order, ...] = get_args(Order)
 ANY = Writable(-1e30, 1e30)
@@ -48,7 +46,6 @@ def decoded(encoding: Encoding, content: bytes) -> Value:
     return values[0]
 
 
-@unhurried
 @given(st.sampled_from(sorted(INTEGERS)), st.sampled_from(ORDERS), st.data())
 def test_integers_there_and_back(kind: str, order: Order, data: st.DataObject) -> None:
     encoding = Encoding(kind, order)  # type: ignore[arg-type]  # one of the types, by construction
@@ -60,7 +57,6 @@ def test_integers_there_and_back(kind: str, order: Order, data: st.DataObject) -
             to_registers(encoding, outside)
 
 
-@unhurried
 @given(st.sampled_from(["float16", "float32", "float64"]), st.sampled_from(ORDERS), st.floats(-60000, 60000))
 def test_floats_there_and_back(kind: str, order: Order, number: float) -> None:
     encoding = Encoding(kind, order)  # type: ignore[arg-type]  # one of the types, by construction
@@ -71,14 +67,12 @@ def test_floats_there_and_back(kind: str, order: Order, number: float) -> None:
         assert same(found, number, encoding)
 
 
-@unhurried
 @given(st.sampled_from(ORDERS), st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=9))
 def test_texts_there_and_back(order: Order, text: str) -> None:
     encoding = Encoding("string", order, length=9)
     assert decoded(encoding, to_registers(encoding, text)) == text
 
 
-@unhurried
 @given(st.integers(-3276, 3276), st.sampled_from([(0.1, 0.0), (0.01, -40.0), (10.0, 5.0), (-0.5, 0.0)]))
 def test_scaled_integers_there_and_back(raw: int, scaling: tuple[float, float]) -> None:
     encoding = Encoding("int16", scale=scaling[0], offset=scaling[1])
@@ -131,13 +125,11 @@ def test_requests_as_pymodbus_writes_them(singly: bool, bit: bool) -> None:
     assert wide.pdu == like(WriteMultipleRegistersRequest(address=5, registers=[1, 2]))
 
 
-@unhurried
 @given(st.lists(st.booleans(), min_size=1, max_size=40))
 def test_many_coils_as_pymodbus_writes_them(bits: list[bool]) -> None:
     assert write_coils_request(1, 9, bits).pdu == like(WriteMultipleCoilsRequest(address=9, bits=bits))
 
 
-@unhurried
 @given(st.integers(0, 15), st.integers(1, 16), st.sampled_from(ORDERS), st.integers(0, 65535), st.data())
 def test_bits_are_set_and_the_others_left(bit: int, count: int, order: Order, before: int, data: st.DataObject) -> None:
     count = min(count, 16 - bit)

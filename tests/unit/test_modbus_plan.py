@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.field.modbus_address import Table, parse, place
@@ -16,8 +16,6 @@ from protocols.field.modbus_plan import (
     plan,
     split,
 )
-
-unhurried = settings(deadline=None)  # no test of ours depends on the clock
 
 STANDARD = Limits(registers=125, bits=2000, gap=16)
 
@@ -76,7 +74,6 @@ def test_places_are_shown_in_both_notations() -> None:
     assert place(Table.DISCRETE, 65535, 1) == "discrete 65535 (165536)"
 
 
-@unhurried
 @given(st.sampled_from(Table), st.integers(0, 65535))
 def test_what_is_shown_can_be_written(table: Table, address: int) -> None:
     pdu, reference = place(table, address, 1).split(" (")
@@ -133,7 +130,6 @@ def test_a_span_over_the_limit_is_an_error() -> None:
 limits = st.builds(Limits, st.integers(8, 40), st.just(2000), st.integers(0, 10))
 
 
-@unhurried
 @given(
     st.lists(
         st.builds(
@@ -175,7 +171,6 @@ def allowed(spans: Sequence[Span], limits: Limits) -> bool:
     return len(missing) <= limits.registers and max(map(len, missing.split("."))) <= limits.gap
 
 
-@unhurried
 @given(st.lists(st.builds(holding, st.integers(0, 30), st.integers(1, 8)), min_size=1, max_size=6), limits)
 def test_no_division_needs_fewer_requests(spans: list[Span], limits: Limits) -> None:
     fewest = min(

@@ -6,15 +6,13 @@ import json
 from collections.abc import Callable, Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.field.modbus_address import Table
 from protocols.field.modbus_learned import Barrier, Learned, Walls
 from protocols.field.modbus_plan import EXTRA_PER_READ, RETRY_EVERY, Block, Limits, Span
 from protocols.field.modbus_search import UnitPlan
-
-unhurried = settings(deadline=None)  # no test of ours depends on the clock
 
 STANDARD = Limits(registers=125, bits=2000, gap=16)
 
@@ -136,7 +134,6 @@ def test_after_a_reconnect_what_rested_is_asked_at_once() -> None:
     assert device.read() == set(range(8))
 
 
-@unhurried
 @given(st.lists(st.builds(holding, st.integers(0, 40), st.integers(1, 3)), max_size=25), st.sets(st.integers(0, 43)))
 def test_in_the_end_exactly_the_tags_on_missing_addresses_are_bad(spans: list[Span], missing: set[int]) -> None:
     device = Device(spans, hole_at(*missing))
@@ -167,7 +164,6 @@ def fewest(spans: Sequence[Span], missing: set[int]) -> int:
     return count
 
 
-@unhurried
 @given(spans_of_a_device, st.sets(st.integers(0, 303), max_size=25))
 def test_after_learning_the_readable_tags_cost_the_fewest_requests(spans: list[Span], missing: set[int]) -> None:
     device = Device(spans, hole_at(*missing))
@@ -178,7 +174,6 @@ def test_after_learning_the_readable_tags_cost_the_fewest_requests(spans: list[S
     assert device.requests == fewest(readable, missing)
 
 
-@unhurried
 @given(spans_of_a_device, st.sets(st.integers(0, 303), max_size=25))
 def test_a_restart_costs_no_readable_tag_and_no_search(spans: list[Span], missing: set[int]) -> None:
     """What was refused is asked for again, each alone, in the first read; nothing readable is refused with it."""
@@ -252,7 +247,6 @@ def test_what_is_no_memory_is_refused(state: dict[str, object]) -> None:
         Learned.load(state)
 
 
-@unhurried
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 6)), max_size=8), st.integers(0, 36), st.integers(0, 36))
 def test_walls_like_the_definition(ranges: list[tuple[int, int]], address: int, end: int) -> None:
     barriers = [Barrier(1, Table.COIL, first, first + size) for first, size in ranges]

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.field.contract import Group, Quality, Value, ValueType
@@ -16,8 +16,6 @@ from protocols.field.modbus import Settings, TagSettings, driver, tag
 from protocols.field.modbus_codec import Absent, Encoding, Order, RegisterDecoder, Special
 from protocols.field.modbus_meaning import Counter, Judged, Meaning, total_of
 from protocols.field.modbus_times import REGISTERS, Time, encoded, iso, now_iso
-
-unhurried = settings(deadline=None)  # no test of ours depends on the clock
 
 ORDERS: tuple[Order, ...] = get_args(Order)
 
@@ -128,7 +126,6 @@ rare = st.builds(
 )
 
 
-@unhurried
 @given(st.lists(st.tuples(st.integers(0, 12), rare), min_size=1, max_size=12), st.data())
 def test_mixed_blocks_are_the_same_as_each_tag_alone(items: list[tuple[int, Encoding]], data: st.DataObject) -> None:
     count = max(start + encoding.registers for start, encoding in items)
@@ -168,7 +165,6 @@ def test_a_roll_over_and_a_reset_are_told_apart() -> None:
     assert again.total(7) == 95_543
 
 
-@unhurried
 @given(st.integers(0, 65535), st.lists(st.integers(0, 1000), max_size=50))
 def test_small_steps_are_counted_whatever_goes_round(first: int, steps: list[int]) -> None:
     counter, true = Counter(65536, step_max=1000), first
@@ -178,7 +174,6 @@ def test_small_steps_are_counted_whatever_goes_round(first: int, steps: list[int
         assert counter.total(true % 65536) == true
 
 
-@unhurried
 @given(st.lists(st.integers(0, 65535), min_size=1))
 def test_a_total_never_falls(raws: list[int]) -> None:
     counter = Counter(65536, step_max=100)
@@ -259,7 +254,6 @@ def test_a_driver_keeps_its_counters_and_refuses_a_strange_memory_whole() -> Non
     assert restored.total(5) == 65_541
 
 
-@unhurried
 @given(st.sampled_from(sorted(get_args(Time))), st.integers(946_684_800_000, 3_700_000_000_000))
 def test_a_time_is_written_as_it_is_read(kind: Time, milliseconds: int) -> None:
     text = now_iso(kind, milliseconds * 1000)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.outbox.bookkeeping import DROPPED_RANGES_MAX, bounded, declared, note_dropped, told
@@ -61,7 +61,7 @@ def batch_lists(draw: st.DrawFn) -> list[Batch]:
 
 
 @given(batch_lists())
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])  # slow only beside others
+@settings(max_examples=40)
 def test_exactly_every_second_scan_of_each_device_is_kept_whole(batches: list[Batch]) -> None:
     before = readings([block for batch in batches for block in batch.blocks])
     after = readings(every_second(batches))
@@ -75,7 +75,7 @@ def test_exactly_every_second_scan_of_each_device_is_kept_whole(batches: list[Ba
 
 
 @given(batch_lists())
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])  # slow only beside others
+@settings(max_examples=40)
 def test_what_is_left_is_a_batch_that_can_be_sent(batches: list[Batch]) -> None:
     halved = every_second(batches)
     if halved:

@@ -184,7 +184,7 @@ sizes = st.sampled_from([3_000, 20_000, 100_000])
 
 @given(rates, st.sampled_from([0.001, 0.05, 0.3, 0.7]), sizes)
 @example(125e3, 0.6, 100_000)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_only_a_quarter_of_a_second_stands_before_the_line_and_the_line_is_full(
     rate: float, trip_s: float, size: int
 ) -> None:
@@ -196,7 +196,7 @@ def test_only_a_quarter_of_a_second_stands_before_the_line_and_the_line_is_full(
 
 
 @given(st.sampled_from([50e3, 500e3, 3e6]), st.sampled_from([0.2, 1.0]), sizes)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_a_live_message_finds_little_backlog_before_the_receiver_and_the_receiver_busy(
     stores: float, confirm_s: float, size: int
 ) -> None:

@@ -137,7 +137,7 @@ def readings(scan: Scan, first: int = 0) -> list[tuple[int, int, object, int, st
 
 
 @given(st.lists(scans(GROUP), min_size=1, max_size=4))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_what_is_cut_is_all_there(given_scans: list[Scan]) -> None:
     made = [Part(GROUP, 0, 13), Part(GROUP, 13, 14), Part(GROUP, 14, SMALL)]
     found = [one for part in made for scan in cut(part, given_scans) for one in readings(scan, part.first)]

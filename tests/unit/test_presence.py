@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.uplink.presence import Heard, Presence, came, hear, presence
 from protocols.uplink.status import REASON_SHUTDOWN, REASON_UNEXPECTED, SILENCE_S, GatewayInfo, Status, will
-
-unhurried = settings(deadline=None)  # no test of ours depends on the clock
 
 SECOND = 1_000_000
 NOW = 1_700_000_000 * SECOND
@@ -146,7 +144,6 @@ def test_every_state_has_its_own_word_and_shape() -> None:
 messages = st.tuples(st.sampled_from([online, goodbye, lost]), st.integers(0, 4), st.booleans())
 
 
-@unhurried
 @given(st.lists(messages, max_size=20))
 def test_whatever_arrives_in_whatever_order(sequence: list[tuple[type, int, bool]]) -> None:
     heard, alive = Heard(), None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud import sequence
@@ -14,8 +14,6 @@ from protocols.uplink import ranges
 from protocols.uplink.batch import SEQ_MAX
 from protocols.uplink.confirm import MISSING_RANGES_MAX, MachineConfirm
 from protocols.uplink.ranges import Range, Ranges
-
-unhurried = settings(deadline=None)  # no test of ours depends on the clock
 
 numbers = st.integers(1, 40)
 number_sets = st.frozensets(numbers, max_size=30)
@@ -31,7 +29,6 @@ def assert_well_formed(found: Ranges) -> None:
     assert all(left[1] + 1 < right[0] for left, right in pairwise(found))
 
 
-@unhurried
 @given(st.lists(numbers))
 def test_numbers_added_in_any_order_make_the_same_ranges(order: list[int]) -> None:
     one_by_one: Ranges = ()
@@ -42,7 +39,6 @@ def test_numbers_added_in_any_order_make_the_same_ranges(order: list[int]) -> No
     assert members(one_by_one) == set(order)
 
 
-@unhurried
 @given(number_sets, bounds)
 def test_a_range_added(start: frozenset[int], new: Range) -> None:
     found = ranges.add(ranges.of(start), *new)
@@ -50,7 +46,6 @@ def test_a_range_added(start: frozenset[int], new: Range) -> None:
     assert members(found) == start | set(range(new[0], new[1] + 1))
 
 
-@unhurried
 @given(number_sets, number_sets)
 def test_union_and_minus_are_those_of_sets(one: frozenset[int], other: frozenset[int]) -> None:
     union = ranges.union(ranges.of(one), ranges.of(other))
@@ -61,13 +56,11 @@ def test_union_and_minus_are_those_of_sets(one: frozenset[int], other: frozenset
     assert ranges.minus(ranges.of(one), [(n, n) for n in sorted(other)]) == minus
 
 
-@unhurried
 @given(number_sets, numbers)
 def test_contains(some: frozenset[int], n: int) -> None:
     assert ranges.contains(ranges.of(some), n) == (n in some)
 
 
-@unhurried
 @given(number_sets, st.integers(0, 60))
 def test_through_and_missing(some: frozenset[int], known: int) -> None:
     found = ranges.of(some)
@@ -83,7 +76,6 @@ def test_the_last_number_there_is() -> None:
     assert ranges.missing(found, SEQ_MAX) == ((6, SEQ_MAX - 1),)
 
 
-@unhurried
 @given(number_sets, number_sets, st.integers(0, 60))
 def test_a_confirm_never_claims_what_is_not_there(stored: frozenset[int], dropped: frozenset[int], known: int) -> None:
     ledger = Ledger("e1", ranges.of(stored), ranges.of(dropped), known)
@@ -94,7 +86,6 @@ def test_a_confirm_never_claims_what_is_not_there(stored: frozenset[int], droppe
     assert members(tuple(told.missing)) == gaps
 
 
-@unhurried
 @given(st.integers(MISSING_RANGES_MAX - 2, MISSING_RANGES_MAX + 40), st.booleans())
 def test_with_more_gaps_than_a_confirm_can_name_the_unnamed_are_not_taken_for_stored(count: int, first: bool) -> None:
     stored = set(range(1 if first else 2, 2 * count + 2, 2))
@@ -121,7 +112,6 @@ def test_nothing_known_is_confirmed_as_nothing() -> None:
 spans = st.lists(st.tuples(bounds, st.sampled_from([None, "disk full", "too old"])), max_size=12)
 
 
-@unhurried
 @given(spans)
 def test_spans_laid_over_each_other(laid: list[tuple[Range, str | None]]) -> None:
     ledger: list[Span] = []

@@ -397,7 +397,7 @@ def scalar_text(value: Any) -> str:
 
 
 @given(st.data(), trees)
-@hypothesis_settings(max_examples=150, deadline=None)
+@hypothesis_settings(max_examples=150)
 def test_positions_are_those_at_which_the_text_was_written(data: st.DataObject, tree: Any) -> None:
     @st.composite
     def written(draw: st.DrawFn) -> Writer:
@@ -427,7 +427,7 @@ yamlish = st.text(alphabet="ab01-:?*&!|>'\"[]{},#%@ \n\t<=~\r\u2028\ud800\x00ä"
 
 
 @given(yamlish | st.text(max_size=40))
-@hypothesis_settings(max_examples=300, deadline=None)
+@hypothesis_settings(max_examples=300)
 def test_any_text_gives_a_document_or_problems_that_lie_in_it(text: str) -> None:
     for loader in (yaml.CSafeLoader, yaml.SafeLoader):
         try:

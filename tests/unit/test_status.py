@@ -155,7 +155,7 @@ KEYS = sorted(field.alias or name for name, field in Status.model_fields.items()
 
 
 @given(st.dictionaries(st.sampled_from(KEYS), json_values, max_size=4))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_json_in_any_place_is_refused_or_can_be_told_again(keys: dict[str, Any]) -> None:
     try:
         said = decode(message(**keys))

@@ -862,4 +862,4 @@ class World(RuleBasedStateMachine):
 
 
 TestWorld = World.TestCase
-TestWorld.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestWorld.settings = settings(max_examples=80, stateful_step_count=40)

@@ -182,13 +182,13 @@ def test_the_json_example_of_the_document_is_a_message() -> None:
 
 
 @given(batches())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_two_implementations_agree_on_what_our_encoder_sends(batch: Batch) -> None:
     assert dumps(independent.decode_telemetry(envelope.encode(batch))) == dumps(plain(batch))
 
 
 @given(st.lists(batches(), min_size=1, max_size=3), st.integers(0, 2))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_they_agree_on_what_our_gateway_sends(sent: list[Batch], more: int) -> None:
     """In the referring form: the definitions of the first batches, made for other values, serve the later ones too."""
     book = Book("gw-1")
@@ -249,7 +249,7 @@ def replaced(whole: Any, path: tuple[Any, ...], wrong: Any) -> bytes:
 
 
 @given(st.sampled_from(places(WHOLE)[1:]), strange)
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 def test_they_agree_on_a_message_with_any_part_replaced(path: tuple[Any, ...], wrong: Any) -> None:
     payload = replaced(WHOLE, path, wrong)
     try:
@@ -268,19 +268,19 @@ TYPES = DEFINITION[7]
 
 
 @given(st.sampled_from(places(REFERRING)[1:]), strange)
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 def test_they_agree_on_a_referring_message_with_any_part_replaced(path: tuple[Any, ...], wrong: Any) -> None:
     both_say_the_same("telemetry", replaced(REFERRING, path, wrong), NEEDED)
 
 
 @given(st.sampled_from(places(DEFINITION)[1:]), strange)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_they_agree_on_a_definition_with_any_part_replaced(path: tuple[Any, ...], wrong: Any) -> None:
     both_say_the_same("definition", replaced(DEFINITION, path, wrong), [])
 
 
 @given(st.data())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_they_agree_on_a_message_that_refers_to_any_definition(data: st.DataObject) -> None:
     """The definition has any bases, however strange; the message does not suit it."""
     exponents = data.draw(st.lists(st.integers(0, 17), min_size=4, max_size=4))
@@ -310,7 +310,7 @@ def both_say_the_same(kind: str, payload: bytes, needs: list[bytes]) -> None:
 
 
 @given(st.binary(max_size=60))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_neither_takes_random_bytes(payload: bytes) -> None:
     with pytest.raises(independent.Refused):
         independent.decode_telemetry(payload)
