@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import time
 from contextlib import suppress
@@ -39,7 +40,7 @@ class Wish:
 
 def watch(
     wanted: Annotated[
-        str, typer.Argument(metavar="[FILTER]", help="Only tags whose DEVICE/TAG has these words.", show_default=False)
+        str, typer.Argument(metavar="FILTER", help="Only tags whose DEVICE/TAG has these words.", show_default=False)
     ] = "",
     wrong: Annotated[bool, typer.Option("--wrong", help="Only tags without a good value.")] = False,
     once: Annotated[bool, typer.Option("--once", help="Print it once, as text or JSON, and end.")] = False,
@@ -68,7 +69,8 @@ def watch(
 
 
 def _check_terminal() -> None:
-    if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):  # textual draws on stderr
+    streams = (sys.stdin, sys.stdout, sys.stderr)  # textual draws on stderr
+    if not all(stream.isatty() for stream in streams) or os.environ.get("TERM") == "dumb":
         raise Failure("the full-screen view needs a terminal; add --once for text, or --json for programs", USAGE)
     try:
         import textual
