@@ -94,6 +94,10 @@ def _fsync_fails(shim: Shim, part: float) -> None:
     shim.set(fsync_eio=part)
 
 
+def _reads_fail(shim: Shim, part: float) -> None:
+    shim.set(read_eio=part, fsync_eio=part / 4)  # reads are few: SQLite has most of it in its cache
+
+
 def _no_space(shim: Shim, part: float) -> None:
     shim.set(no_space=part)
 
@@ -151,6 +155,7 @@ ROWS = (
     Row("power-agent", "power cut of the gateway's file system (ext4, FS_IOC_SHUTDOWN)", power_agent, 40, 2, _POWER),
     Row("power-receiver", "power cut of the receiver's file system", power_receiver, 40, 1, _POWER, exits=True),
     Row("eio-agent", "fsync of the outbox fails with EIO", _with_shim("agent", _fsync_fails), 300, 8, _SHIM),
+    Row("read-agent", "reads of the outbox fail with EIO", _with_shim("agent", _reads_fail), 150, 0, _SHIM),
     Row("eio-receiver", "fsync of the database fails with EIO", _with_shim("receiver", _fsync_fails), 150, 0, _SHIM),
     Row("enospc-agent", "writes of the outbox find no space, some in their middle", _with_shim("agent", _no_space),
         300, 8, _SHIM),
