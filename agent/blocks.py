@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import NoneType
 from typing import Any
 
 from protocols.field.contract import Group, Scan, Tag
@@ -41,7 +42,7 @@ def block(group: Group, scans: Sequence[Scan]) -> Block:
 
 def _full_columns(group: Group, scans: Sequence[Scan]) -> list[Column]:
     values = zip(*(scan.values for scan in scans), strict=True)
-    if all(scan.quality is None for scan in scans):
+    if _all_good(scans):
         return [_column(tag, found) for tag, found in zip(group.tags, values, strict=True)]
     good = [0] * len(group.tags)
     quality = zip(*(good if scan.quality is None else scan.quality for scan in scans), strict=True)
@@ -56,20 +57,42 @@ def _full_columns(group: Group, scans: Sequence[Scan]) -> list[Column]:
 
 
 def _sparse_columns(group: Group, scans: Sequence[Scan]) -> list[Column]:
-    found: dict[int, tuple[list[int], list[Value], list[int], dict[int, str]]] = {}
+    """Two plain appends a reading, and more only for what is not good: subscriptions make nothing but such blocks."""
+    rows: list[list[int]] = [[] for _ in group.tags]
+    values: list[list[Value]] = [[] for _ in group.tags]
+    add_row, add_value = [found.append for found in rows], [found.append for found in values]
+    faults: dict[int, dict[int, int]] = {}
+    reasons: dict[int, dict[int, str]] = {}
     for row, scan in enumerate(scans):
         indexes = range(len(group.tags)) if scan.indexes is None else scan.indexes
-        for position, at in enumerate(indexes):
-            rows, values, quality, reasons = found.setdefault(at, ([], [], [], {}))
+        for at, code in zip(indexes, scan.quality or (), strict=False):
+            if code:
+                faults.setdefault(at, {})[len(rows[at])] = code
+        for at in indexes if scan.reasons else ():
             if at in scan.reasons:
-                reasons[len(rows)] = scan.reasons[at]
-            rows.append(row)
-            values.append(scan.values[position])
-            quality.append(0 if scan.quality is None else scan.quality[position])
+                reasons.setdefault(at, {})[len(rows[at])] = scan.reasons[at]
+        for at, value in zip(indexes, scan.values, strict=True):
+            add_row[at](row)
+            add_value[at](value)
     return [
-        _column(group.tags[at], values, None if len(rows) == len(scans) else rows, quality, reasons)
-        for at, (rows, values, quality, reasons) in sorted(found.items())
+        _column(
+            tag,
+            values[at],
+            None if len(rows[at]) == len(scans) else rows[at],
+            _codes(faults[at], len(rows[at])) if at in faults else None,
+            reasons.get(at),
+        )
+        for at, tag in enumerate(group.tags)
+        if rows[at]
     ]
+
+
+def _codes(faults: Mapping[int, int], count: int) -> list[int]:
+    return [faults.get(at, Quality.GOOD) for at in range(count)]
+
+
+def _all_good(scans: Sequence[Scan]) -> bool:
+    return all(scan.quality is None for scan in scans)
 
 
 def _column(
@@ -121,8 +144,9 @@ def _is_sound(value: Value, code: int) -> bool:
 
 
 def _all_fit(value_type: ValueType, values: Sequence[Any]) -> bool:
-    present = [value for value in values if value is not None]
-    if not set(map(type, present)) <= _ALLOWED[value_type]:
+    kinds = set(map(type, values))
+    present = [value for value in values if value is not None] if NoneType in kinds else values
+    if not kinds - {NoneType} <= _ALLOWED[value_type]:
         return False
     match value_type:
         case ValueType.INT | ValueType.UINT:

@@ -34,7 +34,7 @@ GROWTH_TOLERANCE = 1.25
 READINGS_MAX, READINGS_QUICK = 400_000, 30_000
 MIX_TAGS, MIX_ROWS, MIX_ROWS_QUICK = 50, 3600, 300
 MIX_SCANS_QUICK = (60, 1)
-SPEED_S, SPEED_QUICK_S = 1.0, 0.2
+SPEED_S, SPEED_QUICK_S = 1.0, 0.15
 SPEED_TIMEOUT_S = 600.0
 EVERY_MIX = (*mixes.KINDS, "everything")
 SPEED_QUICK = ("noisy float32", "float64, 1 decimal", "counters", "everything")
@@ -159,8 +159,8 @@ def _gorilla_time_bytes(batch: Batch) -> int:
 
 def _speed_rows(quick: bool) -> Iterator[Row]:
     seconds, names = (SPEED_QUICK_S, SPEED_QUICK) if quick else (SPEED_S, EVERY_MIX)
-    bare = _speeds(seconds, names, without_numpy=True)
-    fast = _speeds(seconds, names, without_numpy=False)
+    bare = _speeds(seconds, names, "--without-numpy", *(["--small"] if quick else []))
+    fast = _speeds(seconds, names)
     for direction in ("encode", "decode"):
         for name in names:
             forms = bare[codec_speed.speed_case(name, codec_speed.SPEED_SCANS)]
@@ -174,14 +174,12 @@ def _speed_rows(quick: bool) -> Iterator[Row]:
             yield _speed_row(f"{name}, arrays, numpy", direction, forms, codec_speed.ARRAYS, AIM_PER_CPU_S)
     for name in names:
         yield _one_scan_row(name, bare[codec_speed.speed_case(name, 1)])
-    yield from _growth_rows(bare, "scans", codec_speed.GROWTH_SCANS)
-    yield from _growth_rows(bare, "tags", codec_speed.GROWTH_TAGS)
+    for what, sizes in (("scans", codec_speed.GROWTH_SCANS), ("tags", codec_speed.GROWTH_TAGS)):
+        yield from _growth_rows(bare, what, [size for size in sizes if growth_case(*size) in bare])
 
 
-def _speeds(seconds: float, names: Sequence[str], *, without_numpy: bool) -> dict[str, Any]:
-    command = [sys.executable, "-m", "bench.codec_speed", "--seconds", str(seconds), *names]
-    if without_numpy:
-        command.append("--without-numpy")
+def _speeds(seconds: float, names: Sequence[str], *words: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "bench.codec_speed", "--seconds", str(seconds), *words, *names]
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=ROOT, env=os.environ, timeout=SPEED_TIMEOUT_S, check=False
     )

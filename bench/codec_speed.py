@@ -1,6 +1,6 @@
 """What encoding and decoding cost the CPU: a program of its own, so that it can be run with and without numpy.
 
-    python -m bench.codec_speed [--without-numpy] [--seconds S] [MIX …]
+    python -m bench.codec_speed [--without-numpy] [--small] [--seconds S] [MIX …]
 
 Prints JSON: {case: {form: {"encode": ns, "decode": ns, "bytes": n}}}, CPU nanoseconds and bytes per sample. Before
 anything is timed, every message is decoded and compared with what went in.
@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 
 SPEED_TAGS, SPEED_SCANS, SPEED_MESSAGES = 1000, 60, 2
 ONE_SCAN_MESSAGES = 12
-LEARN_MESSAGES = 12
+LEARN_MESSAGES = 8
 """So many go before, until the definition is what it is in the long run."""
 GROWTH_SCANS = ((100, 6), (100, 60), (100, 600))
 GROWTH_TAGS = ((100, 60), (1000, 60), (10_000, 60))
 REPEATS = 5
+SMALL = 100_000  # samples of a message
 SEPARATOR = " | "
 LISTS, ARRAYS, ROWS, PEER, LIMIT = "lists", "arrays", "rows", "msgpack + zstd", "zstd alone"
 
@@ -187,7 +188,9 @@ def growth_case(tags: int, scans: int) -> str:
     return f"growth{SEPARATOR}{tags}{SEPARATOR}{scans}"
 
 
-def _cases(mixes: Sequence[str], *, with_numpy: bool) -> Iterator[tuple[str, Recording, int, int, tuple[str, ...]]]:
+def _cases(
+    mixes: Sequence[str], *, with_numpy: bool, small: bool
+) -> Iterator[tuple[str, Recording, int, int, tuple[str, ...]]]:
     """Name, recording, scans per message, messages that are measured (the others go before), forms that are wanted.
 
     What is small or grows is the plain way's: with numpy it would be the same again.
@@ -202,12 +205,15 @@ def _cases(mixes: Sequence[str], *, with_numpy: bool) -> Iterator[tuple[str, Rec
     if with_numpy:
         return
     for tags, scans in dict.fromkeys((*GROWTH_SCANS, *GROWTH_TAGS)):
+        if small and tags * scans > SMALL:
+            continue
         yield growth_case(tags, scans), mix("everything", tags, 2 * scans), scans, 1, (LISTS, PEER)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.codec_speed")
     parser.add_argument("--without-numpy", action="store_true", help="behave as if numpy were not installed")
+    parser.add_argument("--small", action="store_true", help="leave out the largest of what grows")
     parser.add_argument("--seconds", type=float, default=1.0, help="CPU time per case and form")
     parser.add_argument(
         "mixes", nargs="*", metavar="MIX", help="of bench/mixes.py; growth is measured without being named"
@@ -218,7 +224,7 @@ def main() -> int:
         sys.modules["numpy"] = None  # type: ignore[assignment]  # how the import system is told that there is none
     with_numpy = has_numpy and not options.without_numpy
     found: dict[str, Any] = {"numpy": with_numpy}
-    for name, recording, scans, count, wanted in _cases(options.mixes, with_numpy=with_numpy):
+    for name, recording, scans, count, wanted in _cases(options.mixes, with_numpy=with_numpy, small=options.small):
         batches = list(islice(recording.batches(scans, sys.maxsize), LEARN_MESSAGES + count))
         learned, measured = batches[:-count], batches[-count:]
         forms = _forms(recording, learned, with_arrays=with_numpy and scans > 1)

@@ -255,6 +255,8 @@ def _footprint(edge: Edge) -> Iterator[Row]:
     mine = size[0] / 1e6 if size else None
     yield Row(section, "install size", "MB", mine, disk, None, ("<=", 60), why, "lower")
     yield Row(section, "packages installed", "", float(size[1]) if size else None, counts, None, None, "", "lower")
+    if edge.quick:
+        return
     size, why = edge.run(
         "install size with OPC UA: Holdfast",
         lambda _: scenario_footprint.install_size(scenario_footprint.LOCK_OPCUA),
@@ -279,14 +281,15 @@ def _backlog(edge: Edge) -> Iterator[Row]:
     disks = {name: None if found is None else found.disk_bytes_per_sample for name, found in theirs.items()}
     mine = ours.confirmed_per_s if ours else None
     yield Row(section, "drained until confirmed", "samples/s", mine, drains, None, (">=", 1e6), "; ".join(notes))
-    stored, why = edge.run(
-        f"backlog: {BOTH_ENDS}", lambda at: stored_backlog(at, edge.ours, build_s=edge.effort.build_s)
-    )
+    mine = ours.disk_bytes_per_sample if ours else None
+    yield Row(section, "disk per buffered sample", "bytes", mine, disks, None, ("<=", 2.0), "", "lower")
+    if edge.quick:
+        return
+    build_s = edge.effort.build_s
+    stored, why = edge.run(f"backlog: {BOTH_ENDS}", lambda at: stored_backlog(at, edge.ours, build_s=build_s))
     figure = stored.confirmed_per_s if stored else None
     what = "drained until committed by our receiver on this machine"
     yield Row(section, what, "samples/s", figure, note=why or f"{stored.samples:,} samples" if stored else why)
-    mine = ours.disk_bytes_per_sample if ours else None
-    yield Row(section, "disk per buffered sample", "bytes", mine, disks, None, ("<=", 2.0), "", "lower")
 
 
 def _outage(edge: Edge) -> Iterator[Row]:

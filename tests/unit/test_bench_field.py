@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.field import cycles, least_requests
+from bench.field import MAX_GAP, cycles, least_requests
 from bench.field_plant import Request
 
 
@@ -21,8 +21,8 @@ def test_requests_that_follow_each_other_are_one_cycle() -> None:
         (range(1500), set(), 12),
         (range(125), set(), 1),
         (range(126), set(), 2),
-        ([0, 11], set(), 1),  # a gap of ten registers is read through
-        ([0, 12], set(), 2),
+        ([0, MAX_GAP + 1], set(), 1),  # a gap is read through
+        ([0, MAX_GAP + 2], set(), 2),
         ([0, 2, 4], {1}, 2),
         ([0, 2, 4], {1, 3}, 3),
         ([5], {4, 6}, 1),
