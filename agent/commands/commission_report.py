@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +31,7 @@ RIVAL = (
     "the agent for it"
 )
 AT_ONCE_MAX = 32
-"""Endpoints that are asked at the same time; the devices of one endpoint one after another, over a connection each."""
+"""Endpoints that are asked at the same time."""
 
 
 async def gathered(
@@ -63,7 +64,7 @@ async def gathered(
 async def _devices(
     configuration: Configuration, devices: Sequence[Device], reads: int, done: Callable[[], None]
 ) -> list[DeviceSheet]:
-    """In the order of `devices`. Those of one endpoint wait for each other: it may take a single client."""
+    """In the order of `devices`. Those of one endpoint share its connection, as in the agent, and are read in turn."""
     gate = asyncio.Semaphore(AT_ONCE_MAX)
     boards: dict[str, Board] = {}
     together: dict[str, list[Trial]] = {}
@@ -72,7 +73,9 @@ async def _devices(
         together.setdefault(device.endpoint, []).append(trial)
 
     async def one_endpoint(those: Sequence[Trial]) -> None:
-        async with gate:
+        async with gate, AsyncExitStack() as stack:
+            for trial in those:
+                await trial.connect(stack)
             for trial in those:
                 await trial.run(reads, done)
 

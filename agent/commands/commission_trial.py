@@ -6,6 +6,7 @@ import asyncio
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from agent.commands.polling import (
     RATE,
     Latest,
     Reading,
-    driven,
+    as_field_error,
     iso,
     shown,
     why,
@@ -56,22 +57,31 @@ class Trial:
         self._latencies_s: list[float] = []
         self._trouble = ""
 
-    async def run(self, reads: int, done: Callable[[], None]) -> None:
-        """Connect, read every tag so many times, close. Faults are in the sheet. `done` is called for each read."""
-        left = reads
+    async def connect(self, stack: AsyncExitStack) -> None:
+        """Until the stack ends. A fault is in the sheet."""
+        stack.push_async_callback(self._driver.close)
         try:
-            async with driven(self._device, self._driver):
-                while left:
-                    for group in self._device.groups:
-                        await self._read(self._driver, group)
-                    left -= 1
-                    done()
-                    if left:
-                        await asyncio.sleep(BETWEEN_S)
+            with as_field_error(self._device):
+                await self._driver.connect()
         except FieldError as error:
             self._trouble = str(error)
-            for _ in range(left):  # they will not be made
+
+    async def run(self, reads: int, done: Callable[[], None]) -> None:
+        """Read every tag so many times. Faults are in the sheet. `done` is called for each read, made or not."""
+        left = reads
+        try:
+            while left and not self._trouble:
+                with as_field_error(self._device):
+                    for group in self._device.groups:
+                        await self._read(self._driver, group)
+                left -= 1
                 done()
+                if left:
+                    await asyncio.sleep(BETWEEN_S)
+        except FieldError as error:
+            self._trouble = str(error)
+        for _ in range(left):
+            done()
 
     async def _read(self, driver: Driver, group: Group) -> None:
         if not isinstance(driver, Inspects):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,15 +69,23 @@ def derived(device: Device, read: Sequence[Latest]) -> list[Latest]:
 async def driven(device: Device, driver: Driver) -> AsyncIterator[Driver]:
     """The driver, connected; closed in the end. Raises FieldError, also for whatever a third party's driver raises."""
     try:
-        await driver.connect()
-        yield driver
+        with as_field_error(device):
+            await driver.connect()
+            yield driver
+    finally:
+        await driver.close()
+
+
+@contextmanager
+def as_field_error(device: Device) -> Iterator[None]:
+    """Whatever a driver raises becomes a FieldError."""
+    try:
+        yield
     except FieldError:
         raise
     except Exception as error:  # a third party's driver is code that we do not know
         what = f"{type(error).__name__}: {error}"
         raise FieldError(f"{device.name}: the driver {device.protocol!r} failed ({what}); report it there") from error
-    finally:
-        await driver.close()
 
 
 async def values(driver: Driver, group: Group) -> Latest:

@@ -121,6 +121,12 @@ async def test_derived_tags_are_tried_too(holdfast: Toolbox, tmp_path: Path, pre
     }
     assert (tags["sum"]["place"], tags["sum"]["type"], tags["sum"]["raw"]) == ("oil + word", "derived", "")
     assert tags["oil"]["type"] == "int16, filtered"
+    first["timeout_s"] = 2.0
+    write(tmp_path, configuration(first, second))
+    other = await holdfast.run(tmp_path, "commission", "--reads", "1", "--json")
+    assert "uses the same endpoint with other settings (timeout_s)" in other.json["devices"][1]["trouble"], (
+        "as the agent"
+    )
     alone = await holdfast.run(tmp_path, "commission", "first", "--reads", "1", "--json")
     reasons = {tag["name"]: tag["reason"] for tag in alone.json["devices"][0]["tags"]}
     assert reasons["sum"] == "it is made of word, not read"
