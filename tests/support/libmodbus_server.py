@@ -66,7 +66,8 @@ def serve(kind: str, where: str) -> None:
         if library.modbus_connect(context):
             sys.exit("libmodbus cannot open the serial port")
         print("listening 0", flush=True)
-        while True:
+        started_by = os.getppid()
+        while os.getppid() == started_by:  # a port whose other end is gone fails at once, again and again
             _exchanges(library, context, mapping)
 
 
