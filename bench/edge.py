@@ -45,9 +45,10 @@ class Effort:
     growth_s: float
 
 
-FULL = Effort(12.0, 3, 4.0, 3, 12.0, 3, 12.0, 3.0, 6.0)
+FULL = Effort(9.0, 3, 4.0, 3, 8.0, 3, 12.0, 3.0, 4.0)
 QUICK = Effort(3.0, 1, 2.0, 1, 3.0, 1, 4.0, 1.0, 2.0)
-OURS_FIRST, PEERS_FIRST = 480_000.0, 10_000.0
+OURS_FIRST, PEERS_FIRST = 480_000.0, 20_000.0
+PEERS_TRIALS = 2
 
 
 class Edge:
@@ -174,7 +175,8 @@ def _sustained(edge: Edge) -> Iterator[Row]:
     first = OURS_FIRST
 
     def search(at: Path, who: Contestant, rate: float, receiver: bool) -> Sustained:
-        return sustained(at, who, rate, seconds=effort.trial_s, trials=effort.trials, receiver=receiver)
+        trials = effort.trials if who is edge.ours else PEERS_TRIALS
+        return sustained(at, who, rate, seconds=effort.trial_s, trials=trials, receiver=receiver)
 
     ours, why = edge.run("sustained: Holdfast", lambda at: search(at, edge.ours, first, False))
     stored, stored_why = (None, "")
@@ -237,13 +239,13 @@ def _footprint(edge: Edge) -> Iterator[Row]:
         "RSS at 10,000 tags: Holdfast", lambda at: scenario_footprint.rss_mb(at, edge.ours, ten, settle_s)
     )
     theirs, notes = edge.with_peers(
-        "RSS at 10,000 tags", peers, lambda at, peer: scenario_footprint.rss_mb(at, peer, ten, settle_s), default=True
+        "RSS at 10,000 tags", peers, lambda at, peer: scenario_footprint.rss_mb(at, peer, ten, settle_s)
     )
     note = "; ".join([*notes, *([why] if why else []), *_left_out(edge)])
     yield Row(section, f"RSS, {ten}", "MB", ours, theirs, None, ("<=", 80), note, "lower")
     ours, why = edge.run("start: Holdfast", lambda at: scenario_footprint.start_s(at, edge.ours, effort.repeats))
     theirs, notes = edge.with_peers(
-        "start", peers, lambda at, peer: scenario_footprint.start_s(at, peer, min(3, effort.repeats)), default=True
+        "start", peers, lambda at, peer: scenario_footprint.start_s(at, peer, min(3, effort.repeats))
     )
     note = "; ".join([*notes, *([why] if why else [])])
     yield Row(section, f"start → first sample published, {Load()}", "s", ours, theirs, None, ("<=", 0.6), note, "lower")

@@ -41,7 +41,7 @@ Devices = Sequence[dict[str, Any]]
 
 def rows(edge: Edge) -> Iterator[Row]:
     """All of it in under a minute when quick."""
-    seconds = 5.0 if edge.quick else 15.0
+    seconds = 5.0 if edge.quick else 8.0
     yield from _opcua_rows(edge, seconds)
     yield from _holes_rows(edge)
     yield from _slow_rows(edge, seconds)

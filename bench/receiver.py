@@ -87,7 +87,7 @@ def rows(options: argparse.Namespace) -> list[Row]:
 
 
 def _main_rows(quick: bool) -> Iterator[Row]:
-    for scans, messages in ((60, 8 if quick else 40), (1, 300 if quick else 2500)):
+    for scans, messages in ((60, 8 if quick else 20), (1, 300 if quick else 1200)):
         load = Load(1, 1000, scans, messages)
         ours, plain = _repeated(Holdfast, load, quick), _repeated(Plain, load, quick)
         bare, one_by_one, copied, absent = _limits(load, with_copy=not quick or scans > 1)
@@ -118,7 +118,7 @@ def _main_rows(quick: bool) -> Iterator[Row]:
 def _growth_rows(quick: bool) -> Iterator[Row]:
     first: float | None = None
     for gateways in (1, 10, 100):
-        figures = _repeated(Holdfast, Load(gateways, 100, 10, 200 if quick else 2000), quick)
+        figures = _repeated(Holdfast, Load(gateways, 100, 10, 200 if quick else 1000), quick)
         cpu_us = 1e6 / figures.readings_per_cpu_s
         yield Row(
             section=GROWTH,
