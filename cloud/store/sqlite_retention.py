@@ -43,11 +43,12 @@ def _readings(connection: sqlite3.Connection, before_us: int) -> bool:
     ).fetchone()
     if row is None:
         return False
-    gone = connection.execute(
+    connection.execute(
         "DELETE FROM readings WHERE rowid IN (SELECT rowid FROM readings WHERE rowid <= ? ORDER BY rowid LIMIT ?)",
         (row[0], STEP_ROWS),
     )
-    if gone.rowcount < STEP_ROWS:  # in the same transaction: an emptied table counts its rows from 1 again
+    ((left,),) = connection.execute("SELECT EXISTS (SELECT 1 FROM readings WHERE rowid <= ?)", (row[0],))
+    if not left:  # in the same transaction: an emptied table counts its rows from 1 again
         connection.execute("DELETE FROM readings_marks WHERE last_rowid <= ?", (row[0],))
         connection.execute("DELETE FROM uncertain_batches WHERE last_rowid <= ?", (row[0],))
     return True

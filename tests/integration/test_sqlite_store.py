@@ -476,12 +476,16 @@ def test_a_sender_whose_clock_is_decades_behind_keeps_its_readings_as_long_as_ot
     assert store.totals().readings == 2
 
 
-def test_an_emptied_table_that_fills_again_loses_nothing_new(store: SqliteStore) -> None:
+@pytest.mark.parametrize("step_rows", [7, 5000])
+def test_an_emptied_table_that_fills_again_loses_nothing_new(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, step_rows: int
+) -> None:
     """SQLite then counts rows from 1 again: an old mark must not reach over them."""
+    monkeypatch.setattr(sqlite_retention, "STEP_ROWS", step_rows)
     store.retain(Retention(days=1))
     store.commit([telemetry(seq) for seq in range(1, 8)])
     tended(store, NOW)
-    tended(store, NOW + 2 * DAY)
+    store.tend(NOW + 2 * DAY)  # the new readings come right after the step that empties the table
     assert store.totals().readings == 0
     store.commit([telemetry(seq, received_us=NOW + 2 * DAY) for seq in range(8, 12)])
     tended(store, NOW + 2 * DAY + 1)
