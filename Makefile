@@ -70,5 +70,10 @@ lock:
 	$(UV_LOCK) --extra gateway --extra watch --extra page -c locks/dev.txt -o locks/gateway-views.txt
 	$(UV_LOCK) --extra cloud -c locks/dev.txt -o locks/cloud.txt
 
+# The JSON Schemas for editors, after a change of settings.
+schemas: $(VENV)/.dev
+	@$(BIN)/holdfast schema > config/agent.schema.json
+	@$(BIN)/holdfast-cloud schema > config/cloud.schema.json
+
 clean:
 	rm -rf $(VENV) demo-data .mypy_cache .ruff_cache .hypothesis

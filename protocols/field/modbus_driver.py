@@ -30,14 +30,14 @@ from protocols.field.contract import (
 )
 from protocols.field.modbus_address import place
 from protocols.field.modbus_codec import BitDecoder, Encoding, RegisterDecoder, run_of
-from protocols.field.modbus_encode import same, write_request
+from protocols.field.modbus_encode import same, write_functions, write_request
 from protocols.field.modbus_endpoint import NoConnection, endpoint
 from protocols.field.modbus_errors import absent, exception, no_connection, verdict
 from protocols.field.modbus_learned import Learned
 from protocols.field.modbus_line import GATEWAY_AWAY
 from protocols.field.modbus_meaning import Counter, total_of
 from protocols.field.modbus_plan import Block, Branch, Limits
-from protocols.field.modbus_request import Request, read_request
+from protocols.field.modbus_request import READ_FUNCTION, Request, read_request
 from protocols.field.modbus_search import UnitPlan
 from protocols.field.modbus_settings import Point, Settings
 from protocols.field.modbus_take import CloseTake, Take, evidence, facts, now_us
@@ -69,8 +69,24 @@ class ModbusDriver:
         self._learned = Learned()
         self._counters_kept: dict[str, Any] = {}
         self._counters: dict[tuple[str, str], Counter] = {}  # group and tag
+        self._check_functions()
         self._plans = self._plan_all()
         self._units = Units(frozenset(unit_id for plans in self._plans.values() for unit_id in plans))
+
+    def _check_functions(self) -> None:
+        """Raises ValueError with a sentence when a tag needs a function that the device does not know."""
+        known = set(self._settings.functions)
+        for tag in (tag for group in self._groups for tag in group.tags):
+            needs: dict[str, tuple[int, ...]] = {"read": (READ_FUNCTION[tag.address.table],)}
+            if tag.address.writable is not None:
+                needs["written"] = write_functions(tag.address.table, tag.address.encoding)
+            for verb, codes in needs.items():
+                if known.isdisjoint(codes):
+                    where, listed = self._where(self._settings.unit_id), " or ".join(map(str, codes))
+                    raise ValueError(
+                        f"{where}: tag {tag.name} is {verb} with function {listed}, which `functions` leaves out; "
+                        "add it if the device knows it"
+                    )
 
     def _plan_all(self) -> dict[str, dict[int, UnitPlan[_Reader]]]:
         """Group → unit id → plan. Raises ValueError with a sentence when a tag does not fit into one request."""
@@ -221,9 +237,9 @@ class ModbusDriver:
             raise WriteFailed(f"{where}: not writable; set `writable: true` and its limits in the configuration first.")
         if unit_id == 0 and self._link.transport in ("rtu", "rtu_over_tcp"):
             raise WriteFailed(f"{where}: unit id 0 is everybody on a serial line, and nobody answers; give a unit id.")
-        encoding, singly = self._encoding(point), self._settings.write_single
+        encoding, functions = self._encoding(point), self._settings.functions
         try:
-            return write_request(unit_id, point.table, point.address, encoding, point.writable, value, singly=singly)
+            return write_request(unit_id, point.table, point.address, encoding, point.writable, value, functions)
         except ValueError as error:
             raise WriteFailed(f"{where}: not written, {error}.") from error
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import cast
@@ -39,15 +39,22 @@ class Writable:
 
 
 def write_request(
-    unit_id: int, table: Table, address: int, encoding: Encoding, writable: Writable, value: Value, *, singly: bool
+    unit_id: int,
+    table: Table,
+    address: int,
+    encoding: Encoding,
+    writable: Writable,
+    value: Value,
+    functions: Container[int],
 ) -> Request:
     """The request that writes `value`. Raises ValueError with a phrase where it cannot or must not be written.
 
-    `singly`: one bit or register goes with its own function code (5, 6), otherwise with that for several (15, 16).
+    `functions`: the function codes that the device knows, those of `write_functions` for the tag among them.
     """
     if table is Table.COIL:
         bit = _truth(value)
-        return write_coil_request(unit_id, address, bit) if singly else write_coils_request(unit_id, address, [bit])
+        single = 5 in functions
+        return write_coil_request(unit_id, address, bit) if single else write_coils_request(unit_id, address, [bit])
     if encoding.bit is not None and encoding.bit_count == 1:
         return mask_write_request(unit_id, address, *_masks(encoding, int(_truth(value)), 1))
     raw = _raw(encoding, writable, value)
@@ -60,9 +67,18 @@ def write_request(
         raise ValueError(
             f"one request writes {WRITE_REGISTERS_MAX} registers at most, and this takes {len(content) // 2}"
         )
-    if singly and len(content) == 2:
+    if 6 in functions and len(content) == 2:
         return write_register_request(unit_id, address, content)
     return write_registers_request(unit_id, address, content)
+
+
+def write_functions(table: Table, encoding: Encoding) -> tuple[int, ...]:
+    """The function codes of which a device must know one, or nothing can be written to such a tag."""
+    if table is Table.COIL:
+        return (5, 15)
+    if encoding.bit is not None:
+        return (22,)
+    return (6, 16) if encoding.registers == 1 else (16,)
 
 
 def same(found: Value, wanted: Value, encoding: Encoding) -> bool:

@@ -97,10 +97,12 @@ class Settings(StrictModel):
         description="Registers between two tags that no tag needs are read through, to save a request, when they are "
         "no more than this (sixteen times as many for coils and discrete inputs). 0 reads only what is configured.",
     )
-    write_single: bool = Field(
-        True,
-        description="Whether one coil or register is written with its own function code (5, 6), which a few devices do "
-        "not know; false: always with that for several (15, 16).",
+    functions: list[Literal[1, 2, 3, 4, 5, 6, 15, 16, 22]] = Field(
+        [1, 2, 3, 4, 5, 6, 15, 16, 22],
+        min_length=1,
+        description="Function codes that the device knows; no other is sent. Reads need that of their table: 1 coils, "
+        "2 discrete inputs, 3 holding registers, 4 input registers. One coil or register is written with 5 or 6 where "
+        "they are here, otherwise with 15 or 16; bits of a register with 22.",
     )
     order: Order = Field(
         "ABCD",

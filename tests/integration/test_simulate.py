@@ -126,7 +126,9 @@ async def test_what_is_not_there_is_refused_and_what_is_written_stays() -> None:
     units = Units([(Settings(host=HOST), [known])], lambda: now_us)
     async with served(units) as settings:
         for single in (True, False):
-            plc = driver("plc", settings.model_copy(update={"write_single": single}), [group])
+            plc = driver(
+                "plc", settings.model_copy(update={"functions": [1, 3, 15, 16, 22] + [5, 6] * single}), [group]
+            )
             await plc.connect()
             (scan,) = await plc.read(group)
             assert [scan.quality[at] for at in (0, 1)] == [Quality.BAD_OUT_OF_RANGE, Quality.BAD_TIMEOUT]  # type: ignore[index]  # two are bad

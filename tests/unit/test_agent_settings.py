@@ -235,6 +235,26 @@ def test_what_only_the_driver_can_know_is_told_before_the_start(tmp_path: Path) 
     assert "raise max_registers or shorten it" in said
 
 
+@pytest.mark.parametrize(
+    ("tag", "says"),
+    [
+        ({"address": 30001}, "tag pressure is read with function 4, which `functions` leaves out; add it"),
+        ({"address": 40001, "bit": 3, "writable": True}, "tag pressure is written with function 22, which"),
+        ({"address": 40001, "type": "uint16", "writable": True, "write_min": 0, "write_max": 1}, ""),
+        ({"address": "coil:0", "writable": True}, "tag pressure is written with function 5 or 15, which"),
+    ],
+)
+def test_a_device_is_asked_only_for_functions_that_it_knows(tmp_path: Path, tag: dict[str, Any], says: str) -> None:
+    def change(document: dict[str, Any]) -> None:
+        document["devices"][0].update(functions=[1, 3, 16], groups=[{"tags": [{"name": "pressure", **tag}]}])
+
+    if not says:
+        assert read(tmp_path, changed(change)).device("plc-1") is not None
+        return
+    [said] = problems(tmp_path, changed(change))
+    assert says in said and "devices[0]: plc-1 (modbus 10.0.0.5:502, unit 1): " in said
+
+
 def test_the_example_is_valid_and_shows_what_a_technician_needs(tmp_path: Path) -> None:
     configuration = read(tmp_path, example())
     assert {device.protocol for device in configuration.devices} == {"modbus", "opcua"}

@@ -25,6 +25,7 @@ from protocols.field.modbus_encode import Writable, same, to_registers, write_re
 from protocols.field.modbus_request import write_coils_request
 
 ORDERS: tuple[Order, ...] = get_args(Order)
+ALL = {5, 6, 15, 16, 22}
 ANY = Writable(-1e30, 1e30)
 INTEGERS = {
     "int16": (-(2**15), 2**15 - 1),
@@ -77,7 +78,7 @@ def test_texts_there_and_back(order: Order, text: str) -> None:
 def test_scaled_integers_there_and_back(raw: int, scaling: tuple[float, float]) -> None:
     encoding = Encoding("int16", scale=scaling[0], offset=scaling[1])
     shown = decoded(encoding, struct.pack(">h", raw))
-    request = write_request(1, Table.HOLDING, 0, encoding, ANY, shown, singly=True)
+    request = write_request(1, Table.HOLDING, 0, encoding, ANY, shown, ALL)
     assert request.pdu == struct.pack(">BHh", 6, 0, raw)
 
 
@@ -104,7 +105,7 @@ def test_scaled_integers_there_and_back(raw: int, scaling: tuple[float, float]) 
 )
 def test_what_must_not_be_written_is_told(encoding: Encoding, writable: Writable, value: Value, says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        write_request(1, Table.HOLDING, 0, encoding, writable, value, singly=True)
+        write_request(1, Table.HOLDING, 0, encoding, writable, value, ALL)
 
 
 def like(request: ModbusPDU) -> bytes:
@@ -112,16 +113,16 @@ def like(request: ModbusPDU) -> bytes:
     return bytes([request.function_code]) + request.encode()
 
 
-@pytest.mark.parametrize("singly", [True, False])
+@pytest.mark.parametrize("functions", [ALL, {15, 16}])
 @pytest.mark.parametrize("bit", [True, False])
-def test_requests_as_pymodbus_writes_them(singly: bool, bit: bool) -> None:
-    coil = write_request(1, Table.COIL, 5, Encoding("bool"), Writable(None, None), bit, singly=singly)
+def test_requests_as_pymodbus_writes_them(functions: set[int], bit: bool) -> None:
+    coil = write_request(1, Table.COIL, 5, Encoding("bool"), Writable(None, None), bit, functions)
     single = WriteSingleCoilRequest(address=5, bits=[bit])
-    assert coil.pdu == like(single if singly else WriteMultipleCoilsRequest(address=5, bits=[bit]))
-    register = write_request(1, Table.HOLDING, 5, Encoding("uint16"), ANY, 77, singly=singly)
+    assert coil.pdu == like(single if 5 in functions else WriteMultipleCoilsRequest(address=5, bits=[bit]))
+    register = write_request(1, Table.HOLDING, 5, Encoding("uint16"), ANY, 77, functions)
     one = WriteSingleRegisterRequest(address=5, registers=[77])
-    assert register.pdu == like(one if singly else WriteMultipleRegistersRequest(address=5, registers=[77]))
-    wide = write_request(1, Table.HOLDING, 5, Encoding("uint32"), ANY, 0x10002, singly=singly)
+    assert register.pdu == like(one if 5 in functions else WriteMultipleRegistersRequest(address=5, registers=[77]))
+    wide = write_request(1, Table.HOLDING, 5, Encoding("uint32"), ANY, 0x10002, functions)
     assert wide.pdu == like(WriteMultipleRegistersRequest(address=5, registers=[1, 2]))
 
 
@@ -136,7 +137,7 @@ def test_bits_are_set_and_the_others_left(bit: int, count: int, order: Order, be
     number = data.draw(st.integers(0, (1 << count) - 1))
     value: Value = bool(number) if count == 1 else number
     encoding = Encoding("bool" if count == 1 else "uint16", order, bit=bit, bit_count=count)
-    request = write_request(1, Table.HOLDING, 3, encoding, Writable(0, 65535), value, singly=True)
+    request = write_request(1, Table.HOLDING, 3, encoding, Writable(0, 65535), value, ALL)
     function, address, keep, put = struct.unpack(">BHHH", request.pdu)
     assert (function, address) == (22, 3)
     assert request.pdu == like(MaskWriteRegisterRequest(address=3, and_mask=keep, or_mask=put))
