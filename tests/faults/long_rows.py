@@ -86,7 +86,7 @@ async def steady(stage: Stage) -> Verdict:
     setup = Setup(sources=12, clock="always", agent_env=shim.environ, agent_proxy=True, receiver_proxy=True)
     async with stage.line(setup) as line:
         shim.set_clock(-24 * HOUR_S, 24 * HOUR_S / true_s)
-        memory = MemoryWatch(line.services)
+        memory = MemoryWatch(line.services, {"receiver": line.store.path})
         watching = asyncio.create_task(memory.run(), name="memory")
         end_s = time.monotonic() + true_s
         await _disturbed(line, end_s - true_s / 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tests.faults.services import Service
@@ -16,18 +16,28 @@ GROWTH_SHARE_MAX, GROWTH_MAX = 0.05, 3 * MIB
 100 bytes per batch would show."""
 
 
-class MemoryWatch:
-    """Resident bytes of running programs, every SAMPLE_S, until cancelled. By the program's name."""
+CACHE_MAX = 32 * MIB
+"""Of a database that grows, SQLite keeps up to so much in memory (cloud/store/sqlite_connection.py)."""
 
-    def __init__(self, services: Iterable[Service]) -> None:
+
+class MemoryWatch:
+    """Resident bytes of running programs, every SAMPLE_S, until cancelled, without the pages of their databases that
+    SQLite keeps. By the program's name, as `databases`."""
+
+    def __init__(self, services: Iterable[Service], databases: Mapping[str, Path]) -> None:
         self._services = list(services)
+        self._databases = databases
         self.samples: dict[str, list[int]] = {service.name: [] for service in self._services}
 
     async def run(self) -> None:
         while True:
             for service in self._services:
-                self.samples[service.name].append(resident(service.pid))
+                self.samples[service.name].append(resident(service.pid) - self._cached(service.name))
             await asyncio.sleep(SAMPLE_S)
+
+    def _cached(self, name: str) -> int:
+        database = self._databases.get(name)
+        return 0 if database is None else min(database.stat().st_size, CACHE_MAX)
 
 
 def resident(pid: int) -> int:
