@@ -11,6 +11,7 @@ import pytest
 
 from tests.faults import oracle, report
 from tests.faults.conftest import OUTCOMES
+from tests.faults.memory import MIB, grows, told
 from tests.faults.oracle import Evidence, Store, Verdict
 from tests.faults.rows import ROWS
 from tests.faults.runner import Job, run
@@ -123,6 +124,14 @@ def test_what_the_ledger_has_as_dropped_is_declared_and_nothing_beside_it(tmp_pa
     assert judged(tmp_path, found, dropped=((3, 3), (7, 7))).declared == 1  # of 3 and 4 only one was told
     assert judged(tmp_path, ALL[4:], dropped=((1, 4),)).declared == 4
     assert judged(tmp_path, ALL[:6], dropped=((7, 10),)).declared == 4
+
+
+def test_a_program_that_grows_is_seen_and_one_that_warms_up_is_not() -> None:
+    warm = [at * MIB for at in range(30, 60)] + [60 * MIB] * 90
+    assert not grows(warm)
+    assert not grows([60 * MIB + at % 7 * 100_000 for at in range(120)])
+    assert grows([60 * MIB + at * 60_000 for at in range(120)])
+    assert told("receiver", warm) == "receiver: 60.0 MiB, in the end 60.0 MiB, at most 60.0 MiB"
 
 
 def test_what_a_row_destroyed_is_counted_apart(tmp_path: Path) -> None:
