@@ -40,7 +40,12 @@ STORED = {
 }
 _FRAME = re.compile(r"^(?P<function>.*) \((?P<file>[^():]+)(:\d+)?\)$")
 _OURS = ("agent/", "cloud/", "protocols/")
+_RUNNERS = re.compile(r"(agent|cloud)/(cli|commands/run)\.py|protocols/program/.*")
+"""On every stack of the event loop, and never the reason."""
 _LOOP = "the event loop itself (asyncio)"
+_EPOLL = ("selectors.py", "sleeping and waking (epoll)")
+_IDLE = "concurrent/futures/thread.py"
+"""A thread that waits for work is taken to work by py-spy."""
 
 
 def rows(seconds: float) -> Iterator[Row]:
@@ -72,8 +77,12 @@ def by_module(stacks: str) -> Counter[str]:
     for line in stacks.splitlines():
         stack, _, count = line.rpartition(" ")
         files = [found["file"] for frame in stack.split(";") if (found := _FRAME.match(frame))]
-        ours = [file for file in files if file.startswith(_OURS)]
-        spent[ours[-1] if ours else _LOOP] += int(count)
+        ours = [file for file in files if file.startswith(_OURS) and not _RUNNERS.fullmatch(file)]
+        innermost = files[-1] if files else ""
+        if ours:
+            spent[ours[-1]] += int(count)
+        elif innermost != _IDLE:
+            spent[_EPOLL[1] if innermost == _EPOLL[0] else _LOOP] += int(count)
     return spent
 
 

@@ -71,6 +71,12 @@ def test_a_profile_counts_the_innermost_module_of_ours() -> None:
     stacks = (
         "run (asyncio/runners.py:190);append (agent/outbox/disk.py:282);execute (diskcache/core.py:70) 5\n"
         "run (asyncio/runners.py:190);append (agent/outbox/disk.py:290) 2\n"
-        "run (asyncio/runners.py:190);select (selectors.py:468) 3\n"
+        "main (protocols/program/tasks.py:9);run (asyncio/runners.py:190);select (selectors.py:468) 3\n"
+        "_worker (concurrent/futures/thread.py:81) 90\n"
+        "run (agent/commands/run.py:9);_run_once (asyncio/base_events.py:1900) 1\n"
     )
-    assert by_module(stacks) == {"agent/outbox/disk.py": 7, "the event loop itself (asyncio)": 3}
+    assert by_module(stacks) == {
+        "agent/outbox/disk.py": 7,
+        "sleeping and waking (epoll)": 3,
+        "the event loop itself (asyncio)": 1,
+    }
