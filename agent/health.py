@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agent.findings import Finding, Mark, split
 from protocols.program.terminal import ago, size
-from protocols.uplink.status import Buffer, Clock, DeviceLink, MachineNumbers, Status
+from protocols.uplink.status import Buffer, DeviceLink, MachineNumbers, Status
 
 FULL_SOON_S = 24 * 3600
 WAITS_S = 60
@@ -58,8 +58,11 @@ def certificate(days: int) -> Finding:
     return Finding(mark, "certificate", f"valid for {days} more days", "renew it in time" if mark is Mark.NOTE else "")
 
 
-def clock(clock: Clock) -> Finding:
+def clock(said: Status) -> Finding | None:
     """A clock that is not synchronised, and what becomes of the times that it stamps."""
+    clock = said.clock
+    if clock is None or clock.synchronised is not False:
+        return None
     if not clock.span:
         return Finding(Mark.NOTE, "clock", "not synchronised any more, but right since it was", "timedatectl status")
     text = f"not synchronised: {clock.marked:,} batches since the start are marked, and corrected once it is"

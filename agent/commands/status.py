@@ -90,8 +90,8 @@ def _about_plant(agent: Sighting, said: Status, now_s: float) -> Iterator[Findin
         return
     if said.certificate_days_left is not None:
         yield health.certificate(said.certificate_days_left)
-    if said.clock is not None and said.clock.synchronised is False:
-        yield health.clock(said.clock)
+    if (clock := health.clock(said)) is not None:
+        yield clock
     for name, device in said.devices.items():
         yield health.device(name, device, now_s)
 

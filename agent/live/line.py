@@ -119,8 +119,7 @@ def _outbox(standing: Standing) -> Station:
     reasons = [Finding(Mark.BAD, "outbox", *split(standing.disk))] if standing.disk else []
     if said.mark is not Mark.OK:
         reasons.append(said)
-    if (lost := health.lost(status)) is not None:
-        reasons.append(lost)
+    reasons += [found for found in (health.lost(status), health.clock(status)) if found is not None]
     return Station("outbox", _worst(reasons), f"{buffer.queued_messages:,} wait", said.text, reasons)
 
 

@@ -27,7 +27,7 @@ from agent.poller import DeviceState
 from agent.shaping import shaping
 from agent.uplink.trouble import Kind
 from protocols.field.contract import Group, Quality, Scan, Tag, ValueType
-from protocols.uplink.status import Buffer, DeviceLink, Health, Status
+from protocols.uplink.status import Buffer, Clock, DeviceLink, Health, Status
 from tests.support.toolbox import configuration as document
 from tests.support.toolbox import modbus_device
 
@@ -180,8 +180,9 @@ def polled(**devices: DeviceLink) -> Polled:
     return Polled(devices, 10 * len(devices), dict.fromkeys(devices, 0), 2.0, 20.0)
 
 
-def standing(buffer: Buffer | None = None, **more: Any) -> Standing:
-    status = Status(timestamp=1, state="online", health=Health(buffer=buffer or Buffer(limit_bytes=1000)))
+def standing(buffer: Buffer | None = None, clock: Clock | None = None, **more: Any) -> Standing:
+    health = Health(buffer=buffer or Buffer(limit_bytes=1000))
+    status = Status(timestamp=1, state="online", health=health, clock=clock)
     return Standing(status, **{"is_connected": True, "protocol": "MQTT 5", **more})
 
 
@@ -220,6 +221,15 @@ def test_reasons_say_what_fails_and_what_to_do() -> None:
         [("nothing", "look there")],
     ]
     assert [one.text for one in found] == ["1 of 2 answers", "1 tag fails", "0 wait", "connected", "does not confirm"]
+
+
+def test_a_clock_that_nobody_vouches_for_is_told_where_its_times_are_kept() -> None:
+    clock = Clock(synchronised=False, span="00" * 16, marked=7)
+    stations = line(polled(a=link("ok")), standing(clock=clock), NOW_US / 1e6)
+    (reason,) = stations[2].reasons
+    assert (stations[2].name, reason.subject, reason.mark) == ("outbox", "clock", Mark.NOTE)
+    assert "7 batches since the start are marked" in reason.text
+    assert not line(polled(a=link("ok")), standing(clock=Clock(synchronised=True)), NOW_US / 1e6)[2].reasons
 
 
 def test_the_receiver_is_asked_to_confirm_only_where_it_should() -> None:
