@@ -171,7 +171,8 @@ def _speed_rows(quick: bool) -> Iterator[Row]:
             if not fast["numpy"]:
                 forms = {form: forms[form] for form in (codec_speed.LIMIT, codec_speed.PEER)}
             yield _speed_row(f"{name}, lists, numpy", direction, forms, codec_speed.LISTS, None)
-            yield _speed_row(f"{name}, arrays, numpy", direction, forms, codec_speed.ARRAYS, AIM_PER_CPU_S)
+            if codec_speed.ARRAYS in forms or not fast["numpy"]:  # only blocks of whole rows are arrays
+                yield _speed_row(f"{name}, arrays, numpy", direction, forms, codec_speed.ARRAYS, AIM_PER_CPU_S)
     for name in names:
         yield _one_scan_row(name, bare[codec_speed.speed_case(name, 1)])
     for what, sizes in (("scans", codec_speed.GROWTH_SCANS), ("tags", codec_speed.GROWTH_TAGS)):
@@ -192,9 +193,6 @@ def _speeds(seconds: float, names: Sequence[str], *words: str) -> dict[str, Any]
 def _speed_row(what: str, direction: str, forms: Forms, ours: str, aim: float | None) -> Row:
     per_cpu_s = {name: 1e9 / form[direction] for name, form in forms.items()}
     found = per_cpu_s.get(ours)
-    note = ""
-    if found is None:
-        note = "numpy is not installed" if codec_speed.LISTS not in forms else "its blocks are not whole rows"
     return Row(
         section=SPEED,
         what=f"{direction}: {what}",
@@ -203,7 +201,7 @@ def _speed_row(what: str, direction: str, forms: Forms, ours: str, aim: float | 
         peers={codec_speed.PEER: per_cpu_s[codec_speed.PEER]},
         limit=(codec_speed.LIMIT, per_cpu_s[codec_speed.LIMIT]),
         aim=None if aim is None else (">=", aim),
-        note=note,
+        note="numpy is not installed" if found is None else "",
         detail={"ns_per_sample": {name: form[direction] for name, form in forms.items()}},
     )
 

@@ -294,7 +294,5 @@ def test_an_aim_stands_beside_its_figure_and_the_limit() -> None:
     forms = {name: {"encode": 10.0, "decode": 5.0} for name in ("arrays", "lists", "zstd alone", "msgpack + zstd")}
     row = codec._speed_row("x", "encode", forms, "arrays", 100e6)
     assert (row.ours, row.limit, row.met()) == (100e6, ("zstd alone", 100e6), True)
-    del forms["arrays"]
-    assert codec._speed_row("x", "encode", forms, "arrays", 100e6).note == "its blocks are not whole rows"
-    del forms["lists"]
+    del forms["arrays"], forms["lists"]
     assert codec._speed_row("x", "encode", forms, "lists", None).note == "numpy is not installed"
