@@ -126,6 +126,7 @@ class OpcuaPlant:
                 raise TypeError("a variable has a value")
             await server.nodes.objects.add_variable(node_id, name, first.Value.Value, first.Value.VariantType)
             self._nodes.append((node_id, variable))
+        await self._state(server)  # with their status, before anybody can read them
         await server.start()
         self._server = server
         if server.bserver is None:
@@ -145,15 +146,19 @@ class OpcuaPlant:
 
     async def run(self) -> None:
         """Changes the values for ever. Call it after `start`."""
-        from asyncua.ua.attribute_ids import AttributeIds
-
         if self._server is None:
             raise RuntimeError("start it first")
-        space = self._server.iserver.aspace
         while True:
             await asyncio.sleep(CHANGE_S)
-            for node_id, variable in self._nodes:
-                (await space.write_attribute_value(node_id, AttributeIds.Value, self._data_value(variable))).check()
+            await self._state(self._server)
+
+    async def _state(self, server: Server) -> None:
+        """All values as they are now."""
+        from asyncua.ua.attribute_ids import AttributeIds
+
+        space = server.iserver.aspace
+        for node_id, variable in self._nodes:
+            (await space.write_attribute_value(node_id, AttributeIds.Value, self._data_value(variable))).check()
 
     async def stop(self) -> None:
         """Closes it and all its connections; takes up to a second, the period of the server's own clock."""
