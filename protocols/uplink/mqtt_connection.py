@@ -79,7 +79,7 @@ class Connection:
         self._step = "the TCP connection" if settings.tls is None else "the TCP connection and TLS handshake"
         self._answer: asyncio.Future[Any] = self._loop.create_future()
         self._greeted = False
-        self._writes_itself = self._waits_to_write = False
+        self._writes_itself = self._waits_to_write = self._reads = False
         self._timer: asyncio.TimerHandle | None = None
         self._in_flight_max = settings.in_flight_max
         self._packet_bytes_max = PACKET_BYTES_MAX
@@ -222,12 +222,15 @@ class Connection:
         if self.gone is not None:
             kind = type(self.gone) if isinstance(self.gone, LinkAway) else LinkAway
             raise kind(str(self.gone)) from self.gone
-        return self._inbox.take(count_max)
+        taken = self._inbox.take(count_max)
+        self._resume()
+        return taken
 
     def acknowledge(self, receipt: Receipt) -> None:
         """Acknowledge it as soon as all before it are. Harmless when the connection is gone."""
         if self.gone is None:
             self._inbox.done(receipt)
+            self._resume()
 
     async def close(self) -> None:
         """Send DISCONNECT, so that the broker forgets the will, and end. Never raises."""
@@ -324,6 +327,7 @@ class Connection:
     # ── the socket on the event loop ────────────────────────────────────────────────────────────────────────────────
 
     def _on_socket_open(self, client: paho.Client, data: Any, opened: Any) -> None:
+        self._reads = True
         self._loop.add_reader(opened.fileno(), self._guarded, self._read)
 
     def _on_socket_close(self, client: paho.Client, data: Any, closing: Any) -> None:
@@ -352,10 +356,22 @@ class Connection:
         for _ in range(PACKETS_PER_TURN):
             if self._client is None or self._line is None or self.gone is not None:
                 return
+            if self._inbox.is_full:
+                self._reads = False
+                self._loop.remove_reader(self._line.fileno())
+                return
             self._client.loop_read()
             if not self._line.buffered:
                 return
         self._loop.call_soon(self._guarded, self._read)
+
+    def _resume(self) -> None:
+        """Read on, once there is room again. A line that was left alone for too long is taken for silent, and ended."""
+        if self._reads or self._inbox.is_full or self.gone is not None or self._line is None:
+            return
+        self._reads = True
+        self._loop.add_reader(self._line.fileno(), self._guarded, self._read)
+        self._loop.call_soon(self._guarded, self._read)  # TLS may hold something that the socket knows nothing of
 
     def _tick(self) -> None:
         """Let paho look after the keep alive, often enough: a broker drops a client that is half of it late."""

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import pytest
 import trustme
 
+from protocols.uplink import mqtt_inbox
 from protocols.uplink.link import AgentLink, CloudLink, Delivery, LinkAway, LinkError, LinkRefused, Message, Outcome
 from protocols.uplink.mqtt import BrokerSettings, MqttAgentLink, MqttCloudLink
 from protocols.uplink.mqtt_connection import PACKETS_PER_TURN
@@ -471,6 +472,36 @@ async def test_what_arrives_at_once_is_delivered_together(tmp_path: Path) -> Non
             turns += 1
         assert [int.from_bytes(delivery.payload) for delivery in got] == list(range(count))
         assert turns < count / 2
+
+
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
+async def test_nothing_more_is_read_while_too_many_bytes_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    monkeypatch.setattr(mqtt_inbox, "BYTES_MAX", 300_000)
+    payloads = [bytes([number]) * 100_000 for number in range(15)]
+    async with (
+        mosquitto(tmp_path) as broker,
+        cloud_at(broker, mqtt_version=version) as cloud,
+        agent_at(broker) as agent,
+    ):
+        sent = await asyncio.gather(*(agent.publish(Message(TELEMETRY, payload)) for payload in payloads))
+        assert set(sent) == {Outcome.ACCEPTED}
+        got: list[Delivery] = []
+        while len(got) < 3:
+            got += await soon(cloud.deliveries(100))
+        await agent.publish(Message(TELEMETRY, b"last"))  # to the broker and back: the line had its chance
+        assert len(got) == 3
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await cloud.deliveries(100)
+        at = 0
+        while at < len(payloads) + 1:
+            got += [] if at < len(got) else await soon(cloud.deliveries(100))
+            assert len(got) - at <= 3
+            got[at].ack()
+            at += 1
+        assert [delivery.payload for delivery in got] == [*payloads, b"last"]
 
 
 async def test_an_exception_inside_ends_the_connection_and_is_told(

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from paho.mqtt.client import MQTTMessage
 
+from protocols.uplink import mqtt_inbox
 from protocols.uplink.mqtt_inbox import QOS0_MAX, Inbox, Receipt
 
 
@@ -53,6 +58,26 @@ def test_qos_0_is_never_acknowledged_and_is_dropped_when_too_much_waits() -> Non
         inbox.done(each)
     assert sent == [7]
     assert inbox.put(receipt(0, qos=0))
+
+
+def test_it_is_full_by_bytes_until_what_came_first_is_acknowledged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mqtt_inbox, "BYTES_MAX", 3)
+    inbox = Inbox(lambda message_id, qos: None)
+    first, second, third = receipt(1), receipt(2, qos=0), receipt(3)  # a byte each
+    steps: list[tuple[Callable[[], object], bool]] = [
+        *((partial(inbox.put, each), each is third) for each in (first, second, third)),
+        (partial(inbox.take, 1), True),  # taken is not acknowledged
+        (partial(inbox.take, 1), False),  # QoS 0 knows no acknowledgement
+        (partial(inbox.put, receipt(4)), True),
+        (partial(inbox.done, third), True),  # the first one waits
+        (partial(inbox.done, first), False),
+        (partial(inbox.put, receipt(5)), False),
+        (partial(inbox.put, receipt(6)), True),
+        (inbox.clear, False),
+    ]
+    for step, is_full in steps:
+        step()
+        assert inbox.is_full == is_full
 
 
 def test_after_clear_nothing_is_acknowledged() -> None:
