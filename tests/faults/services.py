@@ -67,8 +67,8 @@ class Service:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log, env=environ)
 
     def kill(self) -> None:
-        """SIGKILL, and wait for the end. Harmless when it does not run."""
-        process, self._process = self._process, None
+        """SIGKILL, and wait for the end. Harmless when it does not run; then it is not started again, either."""
+        process, self._process, self._again_s = self._process, None, 0.0
         if process is None:
             return
         self._ended("killed")
@@ -78,7 +78,7 @@ class Service:
 
     def stop(self) -> int:
         """SIGTERM, and wait; the exit status."""
-        process, self._process = self._process, None
+        process, self._process, self._again_s = self._process, None, 0.0
         if process is None:
             return 0
         self._ended("stopped")
@@ -107,4 +107,3 @@ class Service:
 
     def _ended(self, how: str) -> None:
         self.lives[-1].end_us, self.lives[-1].end = now_us(), how
-        self._again_s = 0.0
