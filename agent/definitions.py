@@ -1,9 +1,9 @@
 """The gateway's book of definitions: which one each poll group's batches refer to at present. Pure.
 
-A group's definition is made with its first batch. It is renewed when the batches since then have grown to RENEW_RATIO
+A group's definition is made with its first batch. It is made anew when the batches since then have grown to RENEW_RATIO
 times its own size, which keeps the cost of definitions below two per cent: the values that it expects then follow the
-plant. It is renewed sooner, with growing patience, while batches need more decimals than it expects. A wide group has
-a definition for each of its parts (agent/parts.py).
+plant. In between it is amended, with growing patience, while batches need more decimals than it expects; what that
+costs puts off the next one made anew. A wide group has a definition for each of its parts (agent/parts.py).
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ class Encoder(Protocol):
 
 @dataclass
 class _Entry:
-    """`surprises`: batches that needed more decimals than expected; at `patience` of them it is renewed.
+    """`surprises`: batches that needed more decimals than expected; at `patience` of them it is amended.
 
+    `bytes`, `told`: of batches, and of definitions, since one was made anew.
     `used`: position → the most decimals (XOR above all) that a batch needed since this definition was made.
     """
 
@@ -55,19 +56,24 @@ class _Entry:
     stored: GroupDefinition
     packer: RowPacker
     patience: int
+    told: int
     bytes: int = 0
     surprises: int = 0
     used: dict[int, int] = field(default_factory=dict)
 
     def least(self) -> dict[str, int]:
-        """What the next definition should expect: as many decimals as were ever needed, patterns where none sufficed.
+        """What the next definition should expect: as many decimals as were ever needed, patterns where none sufficed."""
+        tags = zip(self.definition.tags, self.definition.bases, strict=True)
+        return {name: max(base.exponent, self.used.get(at, 0)) for at, ((name, _, _), base) in enumerate(tags)}
 
-        A tag that is kept as patterns gets another chance, because nothing shows whether decimals would do by now.
+    def least_anew(self) -> dict[str, int]:
+        """The same, but a tag that is kept as patterns gets another chance: nothing shows whether decimals would do.
+
+        Not more often: of noise one value in ten looks like decimals, and the next one does not.
         """
-        expected = {}
-        for at, ((name, _, _), base) in enumerate(zip(self.definition.tags, self.definition.bases, strict=True)):
-            expected[name] = 0 if base.exponent == XOR else max(base.exponent, self.used.get(at, 0))
-        return expected
+        tags = zip(self.definition.tags, self.definition.bases, strict=True)
+        patterns = {name: 0 for (name, _, _), base in tags if base.exponent == XOR}
+        return self.least() | patterns
 
 
 class Book:
@@ -130,9 +136,11 @@ class Book:
         if entry is None or entry.group is not group or entry.definition.epoch != epoch:
             entry = self._entries[key] = self._define(epoch, scans, {}, PATIENCE)
         elif entry.surprises >= entry.patience:
-            entry = self._entries[key] = self._define(epoch, scans, entry.least(), 2 * entry.patience)
-        elif entry.bytes >= RENEW_RATIO * len(entry.stored.message):
-            entry = self._entries[key] = self._define(epoch, scans, entry.least(), entry.patience)
+            amended = self._define(epoch, scans, entry.least(), 2 * entry.patience)
+            amended.bytes, amended.told = entry.bytes, entry.told + amended.told
+            entry = self._entries[key] = amended
+        elif entry.bytes >= RENEW_RATIO * entry.told:
+            entry = self._entries[key] = self._define(epoch, scans, entry.least_anew(), PATIENCE)
         return entry
 
     def _define(self, epoch: str, scans: GroupScans, least: dict[str, int], patience: int) -> _Entry:
@@ -141,7 +149,7 @@ class Book:
         made = definitions.define(self._gateway, epoch, group.name, tags, block(group, scans), least)
         message = definitions.encode(made)
         stored = GroupDefinition(definitions.ref(message), group.device, group.name, message)
-        return _Entry(group, made, stored, RowPacker(stored.ref, made), patience)
+        return _Entry(group, made, stored, RowPacker(stored.ref, made), patience, len(message))
 
 
 def references(payload: bytes) -> list[bytes]:

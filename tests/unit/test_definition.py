@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from protocols.uplink.batch import Batch, Block, Column
 from protocols.uplink.definition import Definition, DefinitionError
 from protocols.uplink.envelope import DefinitionMissing, EnvelopeError, decode, encode, encode_referring
 from protocols.uplink.rows import RowPacker
+from protocols.uplink.streams import XOR
 from protocols.values import Value, ValueType
 from tests.unit.test_envelope import TIME, VALUES, batches, same
 
@@ -88,8 +91,6 @@ def test_both_forms_say_the_same(sent: list[Batch], more: int) -> None:
 
 @given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=40), st.integers(0, 2**64 - 1))
 def test_every_float64_pattern_survives_whatever_the_base_is(patterns: list[int], base: int) -> None:
-    import struct
-
     def column(bits: list[int]) -> Column:
         return Column("x", ValueType.FLOAT64, [struct.unpack("<d", struct.pack("<Q", b))[0] for b in bits])
 
@@ -123,6 +124,21 @@ def test_definitions_cost_little_however_long_it_runs() -> None:
         telemetry += len(encoded.payload)
         told |= {one.ref: len(one.message) for one in encoded.definitions}
     assert sum(told.values()) < telemetry / 40
+
+
+def test_noise_that_once_looks_like_decimals_is_not_taken_for_them_again_and_again() -> None:
+    """Else each amendment would expect other wrong decimals, and each batch hold what is not as expected."""
+    chance = Random(1)
+
+    def noise(row: int) -> Block:
+        values = [struct.unpack("<f", struct.pack("<f", chance.uniform(50, 90)))[0] for _ in range(200)]
+        columns = [Column(f"t{n:03}", ValueType.FLOAT32, [value]) for n, value in enumerate(values)]
+        return Block("plc", [TIME + 1_000_000 * row], columns)
+
+    book, group = Book("gw-1"), group_of(noise(0))
+    told = [book.encode(EPOCH, seq, [scans_of(group, noise(seq))]).definitions[0] for seq in range(1, 60)]
+    assert len({one.ref for one in told}) == 2
+    assert {base.exponent for base in definition.decode(told[-1].message).bases} == {XOR}
 
 
 def test_another_epoch_or_group_is_another_definition() -> None:
