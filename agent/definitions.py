@@ -62,7 +62,7 @@ class _Entry:
     used: dict[int, int] = field(default_factory=dict)
 
     def least(self) -> dict[str, int]:
-        """What the next definition should expect: as many decimals as were ever needed, patterns where none sufficed."""
+        """What the next one should expect: as many decimals as were ever needed, patterns where none sufficed."""
         tags = zip(self.definition.tags, self.definition.bases, strict=True)
         return {name: max(base.exponent, self.used.get(at, 0)) for at, ((name, _, _), base) in enumerate(tags)}
 

@@ -81,7 +81,7 @@ class Agent:
         self._batcher = Batcher(encoder, {d.name: d.machine for d in configuration.devices})
         self._clock = GatewayClock(settings.clock.synchronised, data_dir / "clock.json", self._on_change, self._on_set)
         self._pipeline = Pipeline(
-            self._batcher, self._worker, settings.batch.interval_s, self._on_appended, self._ping_watchdog, self._clock
+            self._batcher, self._worker, settings.batch.interval_s, self._on_appended, self._on_round, self._clock
         )
         self._shapings: list[Shaping] = []
         self._boards: dict[str, Board] = {device.machine: {} for device in configuration.devices}
@@ -213,8 +213,13 @@ class Agent:
         for shape in self._shapings:
             shape.clock_set(ahead_us)
 
+    def _on_round(self) -> None:
+        """Called from the working loop every second: whatever is to be done so often needs no wake-up of its own."""
+        self._ping_watchdog()
+        self._captures.look()
+
     def _ping_watchdog(self) -> None:
-        """Called from the working loop: no ping while any device's loop is stuck, or nothing reaches the pipeline."""
+        """No ping while any device's loop is stuck, or nothing reaches the pipeline."""
         now_s = time.monotonic()
         if all(now_s - poller.alive_s < POLLER_PATIENCE_S for poller in self._pollers.values()):
             notify.watchdog()

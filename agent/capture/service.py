@@ -1,17 +1,20 @@
 """The running agent's side of `holdfast capture`: once a second it looks whether somebody asks for a recording.
 
-While nobody does, that is one stat of a file that is not there, and the drivers have no tap. While somebody does, the
+While nobody does, that is one stat of a file that is not there, in a wake-up that the agent has anyway (`look`), and
+the drivers have no tap. While somebody does, the
 polling goes on as ever: the tap puts bytes into memory, a thread writes them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from agent.bell import Bell
 from agent.capture import control
 from agent.capture.control import Request, State
 from agent.capture.recorder import Recorder, RecorderFailed, deaf, header_of
@@ -21,7 +24,8 @@ from agent.settings import Configuration
 from protocols.field.contract import Driver
 from protocols.program.logs import get_logger
 
-LOOK_S = 1.0
+LOOK_S = 1.0  # while it records
+IDLE_S = 60.0  # between two looks of its own
 AFTER_FAULT_S = 10.0  # what a device does after its fault belongs to it
 RECORDINGS_MAX = 5
 
@@ -39,6 +43,7 @@ class CaptureService:
         self._directory = control.recordings(configuration.settings.data_dir)
         self._request_path = control.request_path(configuration.settings.data_dir)
         self._state_path = control.state_path(configuration.settings.data_dir)
+        self._bell = Bell()
         self._over = ""  # the name of what ended last: its request may not be removable
 
     async def run(self) -> None:
@@ -47,7 +52,12 @@ class CaptureService:
             request = self._asked()
             if request is not None and request.name != self._over:
                 await self._record(request)
-            await asyncio.sleep(LOOK_S)
+            await self._bell.wait(IDLE_S)
+
+    def look(self) -> None:
+        """Called about once a second; `run` sees to it if there is a request."""
+        if os.path.exists(self._request_path):  # noqa: PTH110  # a path object costs a multiple of it, every second
+            self._bell.ring()
 
     def _asked(self) -> Request | None:
         try:
