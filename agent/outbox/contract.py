@@ -2,7 +2,8 @@
 
 A *lane* is one machine's numbers in one epoch. The outbox has one epoch for each priority that is in use, so that each
 priority has lanes of its own; epochs of an earlier life (a damaged, copied or restored outbox) stay as lanes until they
-are empty. A batch keeps its lane and number for ever, so that sending it again never stores it twice.
+are empty, and are remembered then. A batch keeps its lane and number for ever, so that sending it again never stores it
+twice.
 
 Of a lane's numbers 1 to `last` each is in one of four states: *waiting* (here, not confirmed), *kept* (confirmed, and
 still here for a grace time), *dropped* (let go unconfirmed, to be declared), or gone (confirmed and let go).
@@ -26,8 +27,11 @@ Rules:
 7. Calls block and are made from one thread.
 8. Ages (the grace time, the greatest age) go by a steady time of the outbox's own: it is begun at the wall clock's, and
    neither jumps nor stops when that is set. `now_us` is always the wall clock's.
-9. `held`, `stats`, `definition` and `close` never raise; while the disk cannot be read, the age told of the
+9. `held`, `stats`, `definition`, `former` and `close` never raise; while the disk cannot be read, the age told of the
    oldest batch is the last known. What a disk that fails makes of any other call is an OutboxError.
+10. Of a former lane that is empty its last number is remembered, of so many lanes as agent/outbox/former.py says, the
+   newest. All up to that number was confirmed or told as dropped; what the receiver then lacks of it, because its
+   database was put back, nobody has any more.
 """
 
 from __future__ import annotations
@@ -133,6 +137,17 @@ class Held:
     offered: Ranges = ()
 
 
+class Former(NamedTuple):
+    """A lane of an earlier life of this outbox, in which nothing is given any more.
+
+    `last`: the last number known to be given here. `is_damaged`: the life ended with damage, so that the numbers above
+    are destroyed. Otherwise a copy of this outbox may have given them, and may still have them.
+    """
+
+    last: int
+    is_damaged: bool
+
+
 @dataclass(frozen=True, slots=True)
 class OutboxStats:
     """`batches`, `bytes`: waiting. `kept_bytes`: of confirmed batches within their grace time.
@@ -195,6 +210,9 @@ class Outbox(Protocol):
 
     def wanted(self, lane: Lane, missing: Ranges) -> Ranges:
         """The receiver lacks these: kept ones wait again. Returns those that are not here (nor known as dropped)."""
+
+    def former(self, lane: Lane) -> Former | None:
+        """What is remembered of a lane of an earlier life, empty or not; None: it is a present one, or unknown."""
 
     def declare_dropped(self, lane: Lane, first: int, last: int, reason: str) -> None:
         """Record numbers as dropped, because the receiver misses them and they are not here.

@@ -39,6 +39,7 @@ from agent.outbox.contract import (
     NORMAL,
     NOTHING,
     Draft,
+    Former,
     GroupDefinition,
     Held,
     Lane,
@@ -169,6 +170,7 @@ class DiskOutbox:
                 self._lanes.fork()
             if differences:
                 whole.id = new_epoch()
+                whole.damaged = ()  # what was damaged may be the copy, and what it was copied from still go on
 
         try:
             self._safely(lambda: self._write(change))
@@ -410,6 +412,9 @@ class DiskOutbox:
 
     def wanted(self, lane: Lane, missing: Ranges) -> Ranges:
         return self._safely(lambda: self._lanes.wanted(lane, missing))
+
+    def former(self, lane: Lane) -> Former | None:
+        return self._lanes.former(lane)
 
     def declare_dropped(self, lane: Lane, first: int, last: int, reason: str) -> None:
         self._safely(lambda: self._write(lambda: self._lanes.declare_dropped(lane, first, last, reason)))

@@ -3,7 +3,7 @@
 Changes are made in memory and to the rows at once; `begin` and `undo` take back what a failed transaction did to
 memory, and `flush` writes down the records of all lanes that have changed. What is confirmed or over its grace time
 changes memory only, and is written down with the next transaction. Rows of batches let go of are *doomed* first, and
-deleted a bounded number at a time.
+deleted a bounded number at a time. Former lanes that are empty stay among `states`, to be remembered.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from agent.outbox import room
+from agent.outbox import former, room
 from agent.outbox.bookkeeping import KeptDefinition, bounded, declared, note_dropped, told, unknown
 from agent.outbox.contract import (
     NORMAL,
     NOTHING,
     Draft,
+    Former,
     GroupDefinition,
     Held,
     Lane,
@@ -95,7 +96,8 @@ class Lanes:
 
     def flush(self, delete_max: int = DELETE_MAX) -> None:
         """Write down what has changed, deleting at most about so many rows."""
-        for name in list(self._dirty):
+        forgotten = self._forgotten()
+        for name in dict.fromkeys((*self._dirty, *forgotten)):
             state = self.touch(name)
             while state.doomed and delete_max > 0:
                 first, last = state.doomed[0]
@@ -109,15 +111,25 @@ class Lanes:
             if not state.doomed and not self._is_alive(state):
                 for kept in state.definitions:
                     self.rows.delete_definition(state.number, kept.definition.ref)
+                state.definitions = ()
+            if name in forgotten:
                 self.rows.delete_lane(state.number)
                 del self.states[name]
             else:
                 self.rows.save_lane(state)
             if not state.doomed:
-                del self._dirty[name]
+                self._dirty.pop(name, None)
         if self._whole_dirty:
             self.rows.save_whole(self.whole)
             self._whole_dirty = False
+
+    def _forgotten(self) -> set[Lane]:
+        """Empty former lanes that are too many to be remembered. There are no more of them unless one became empty."""
+        if all(self._is_alive(self.states[name]) for name in self._dirty):
+            return set()
+        empty = [state for state in self.states.values() if not self._is_alive(state)]
+        gone = former.surplus(empty, self.whole.next_lane, LANES_MAX)
+        return {name for name in gone if not self.states[name].doomed}
 
     def is_dirty(self) -> bool:
         """Something waits to be written down."""
@@ -317,6 +329,12 @@ class Lanes:
         if lane in self.states and ranges.contains(self.states[lane].waiting, seq):
             room.give_up(self, self.touch(lane), seq, reason)
 
+    def former(self, lane: Lane) -> Former | None:
+        if lane.epoch in self.whole.epochs.values():
+            return None
+        state, is_damaged = self.states.get(lane), lane.epoch in self.whole.damaged
+        return Former(0 if state is None else state.last, is_damaged) if state is not None or is_damaged else None
+
     def declare_dropped(self, lane: Lane, first: int, last: int, reason: str) -> None:
         """In a transaction. Numbers above the last given are given by that, and are not given again."""
         state = self.touch(lane) if lane in self.states else self.make_lane(lane, NORMAL)
@@ -331,7 +349,7 @@ class Lanes:
         runs = [(name, run) for name, state in present for run in to_move(state, unsent.get(name, ()))]
         self.touch_whole().epochs = {NORMAL: self._new_epoch()}
         for name in list(self.states):
-            self.touch(name)  # so that one that is empty vanishes
+            self.touch(name)  # so that one that is empty becomes a former one
         return runs
 
     def tend(self, now_us: int) -> None:

@@ -10,6 +10,7 @@ from agent.outbox.contract import (
     NORMAL,
     NOTHING,
     Draft,
+    Former,
     GroupDefinition,
     Held,
     Lane,
@@ -70,6 +71,9 @@ class MemoryOutbox:
 
     def wanted(self, lane: Lane, missing: Ranges) -> Ranges:
         return self._lanes.wanted(lane, missing)
+
+    def former(self, lane: Lane) -> Former | None:
+        return self._lanes.former(lane)
 
     def declare_dropped(self, lane: Lane, first: int, last: int, reason: str) -> None:
         self._lanes.declare_dropped(lane, first, last, reason)

@@ -43,6 +43,7 @@ def pack_whole(whole: Whole) -> bytes:
         "commits": whole.commits,
         "steady_us": whole.steady_us,
         "wall_us": whole.wall_us,
+        "damaged": whole.damaged,
     }
     return json.dumps(record, separators=(",", ":")).encode()
 
@@ -60,7 +61,8 @@ def unpack_whole(packed: bytes) -> tuple[Whole, list[str] | None]:
         epochs = {int(priority): str(epoch) for priority, epoch in record["epochs"].items()}
         figures = {name: int(record[name]) for name in ("session", "dropped", "dropped_readings", "next_lane")}
         figures |= {name: int(record.get(name, 0)) for name in ("commits", "steady_us", "wall_us")}
-        return Whole(epochs, id=str(record["id"]), signs=dict(record["signs"]), **figures), None
+        damaged = tuple(str(epoch) for epoch in record.get("damaged", ()))
+        return Whole(epochs, id=str(record["id"]), signs=dict(record["signs"]), damaged=damaged, **figures), None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecordError(f"the outbox's main record cannot be read ({error!r:.80})") from None
 

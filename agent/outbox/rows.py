@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, Protocol
 from agent.outbox.contract import GroupDefinition, Stored
 from agent.outbox.lane import LaneState
 
+DAMAGED_MAX = 32
+
 
 class RowsMissing(Exception):
     """Rows that must be there are not: the store is damaged."""
@@ -32,6 +34,7 @@ class Whole:
     `dropped`, `dropped_readings`: ever let go unconfirmed. `signs`: what this outbox is recognised by
     (agent/outbox/identity.py), with `id`, which is new whenever it is not. `commits`: how many transactions there were,
     this one included. `steady_us` was the steady time (agent/outbox/steady.py) when the wall clock said `wall_us`.
+    `damaged`: the epochs that ended with a damaged database, the newest last; at most DAMAGED_MAX.
     """
 
     epochs: dict[int, str]
@@ -44,6 +47,7 @@ class Whole:
     commits: int = 0
     steady_us: int = 0
     wall_us: int = 0
+    damaged: tuple[str, ...] = ()
 
     def copy(self) -> Whole:
         """One that later changes of this one leave alone."""
@@ -58,6 +62,7 @@ class Whole:
             self.commits,
             self.steady_us,
             self.wall_us,
+            self.damaged,
         )
 
 

@@ -23,7 +23,7 @@ from agent.outbox.contract import NORMAL, GroupDefinition, Lane, OutboxError
 from agent.outbox.lane import LaneState
 from agent.outbox.lanes import Lanes, Limits, new_epoch
 from agent.outbox.records import RecordError, unpack_definition, unpack_lane, unpack_machine, unpack_whole
-from agent.outbox.rows import Whole
+from agent.outbox.rows import DAMAGED_MAX, Whole
 from protocols.uplink import ranges
 from protocols.uplink.ranges import Ranges
 
@@ -135,6 +135,7 @@ def salvage(
         if number not in exact:
             _guess(state, found.get(number, ()))
         lost += _settle(state, rows, found.get(number, ()))
+    whole.damaged = (*whole.damaged, *whole.epochs.values())[-DAMAGED_MAX:]
     whole.epochs = {NORMAL: new_epoch()}
     whole.id = whole.id or secrets.token_hex(8)
     whole.dropped += lost

@@ -3,32 +3,34 @@
 The outbox is told of a lane's confirms at most every WRITE_S, because each confirm says all that the ones before it
 said. Numbers that the receiver misses and that are confirmed here are asked back from the outbox (`wanted`); what is
 no longer there is declared dropped. Numbers that the receiver knows, and that were never given here or never sent, mean
-that this outbox is a copy or was set back: everything that nobody was offered goes to a new epoch (`fork`).
+that this outbox is a copy or was set back: everything that nobody was offered goes to a new epoch (`fork`). What the
+receiver misses of earlier lives of this outbox, and nobody has any more, is declared, too (agent/uplink/former.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from agent.outbox.contract import Held, Lane, Outbox, OutboxError
+from agent.outbox.contract import Dropped, Held, Lane, Outbox, OutboxError
 from agent.outbox.worker import OutboxWorker
+from agent.uplink.former import GONE, lost
 from agent.uplink.pace import Pace
 from agent.uplink.sender import Sender
 from agent.uplink.trouble import Kind, Troubles
 from agent.uplink.window import Window
 from protocols.program.logs import get_logger
 from protocols.uplink.confirm import Confirm, ConfirmError, MachineConfirm, decode
-from protocols.uplink.ranges import Ranges, common, minus
+from protocols.uplink.ranges import Ranges, common, count, minus
 
 WRITE_S = 2.0
 WRITE_BYTES = 1 << 20
 LANES_ALL, BYTES_ALL = 100, 80_000
 """A confirm of fewer lanes, and shorter, names all that the receiver knows of; otherwise others may follow."""
 
-GONE = "confirmed before, and no longer held by the gateway"
+STRANGERS_MAX = 1000
 TOO_LARGE = "larger than the broker takes"
 
 _log = get_logger(part="uplink")
@@ -73,6 +75,7 @@ class Confirms:
         self._aside: set[Lane] = set()
         self._due = asyncio.Event()
         self._looking = asyncio.Lock()
+        self._strangers: set[Lane] = set()  # that the log was told of
         self._retired: set[str] = set()  # epochs left behind by a fork in this run
         self._settled: set[Lane] = set()  # with the broker's word, to be written
         self._suspects: dict[Lane, tuple[int, Ranges]] = {}  # the receiver knows numbers up to here, and these
@@ -111,6 +114,7 @@ class Confirms:
         self._let_go([lane for lane, _ in lanes], is_whole)
         for lane, numbers in missed.items():
             await self._ask_back(lane, numbers)
+        await self._answer_for({lane: word for lane, word in lanes if lane.epoch != self._epoch()})
         if self._unwritten_bytes >= WRITE_BYTES:
             await self.write()
         self._sender.wake()
@@ -149,14 +153,50 @@ class Confirms:
         """The receiver has lost what it had: its database is new, or restored."""
         await self.write()
         gone = await self._outbox.call(Outbox.wanted, lane, missing)
-        for first, last in gone:
-            _log.warning(
-                "the receiver misses batches that are no longer here", machine=lane.machine, first=first, last=last
-            )
-            await self._outbox.call(Outbox.declare_dropped, lane, first, last, GONE)
-        if gone:
+        await self._declare(lane, [Dropped(*one, GONE) for one in gone])
+
+    async def _answer_for(self, words: Mapping[Lane, MachineConfirm]) -> None:
+        """What the receiver lacks of earlier lives of this outbox, and will never be sent."""
+        if not words:
+            return
+        held, formers = await self._outbox.run(lambda outbox: (outbox.held(), [outbox.former(lane) for lane in words]))
+        for (lane, word), former in zip(words.items(), formers, strict=True):
+            if former is None:
+                self._tell_stranger(lane, word)
+                continue
+            gone = [
+                Dropped(first, last, one.reason)
+                for one in lost(word, former, is_held=lane in held)
+                for first, last in await self._outbox.call(Outbox.wanted, lane, ((one.first, one.last),))
+            ]
+            if gone:
+                await self._declare(lane, gone)
+
+    async def _declare(self, lane: Lane, gone: Sequence[Dropped]) -> None:
+        """While another installation speaks under this name it might have them, and nothing is declared."""
+        if gone and not (self._troubles.has(Kind.FENCED) or self._troubles.has(Kind.TWINNED)):
+            for first, last, reason in ((one.first, one.last, one.reason) for one in gone):
+                _log.warning(
+                    "the receiver misses batches that are no longer here", machine=lane.machine, first=first, last=last
+                )
+                await self._outbox.call(Outbox.declare_dropped, lane, first, last, reason)
             self._on_news()
         self._window.hold(await self._outbox.call(Outbox.held))
+
+    def _tell_stranger(self, lane: Lane, word: MachineConfirm) -> None:
+        """Once for each lane, and again where there are many."""
+        if not word.missing or lane in self._window or lane in self._strangers:
+            return
+        if len(self._strangers) >= STRANGERS_MAX:
+            self._strangers.clear()
+        self._strangers.add(lane)
+        _log.warning(
+            "the receiver misses batches of an epoch that is unknown here: another gateway gave them, or an outbox "
+            "that was deleted; they stay missing in its ledger",
+            machine=lane.machine,
+            epoch=lane.epoch,
+            batches=count(word.missing),
+        )
 
     # --- what the outbox is told ---
 

@@ -8,7 +8,20 @@ from typing import Any
 
 import pytest
 
-from agent.outbox.contract import HIGH, LOW, NORMAL, Draft, Dropped, Encoded, GroupDefinition, Held, Lane, Outbox
+from agent.outbox.contract import (
+    HIGH,
+    LOW,
+    NORMAL,
+    Draft,
+    Dropped,
+    Encoded,
+    Former,
+    GroupDefinition,
+    Held,
+    Lane,
+    Outbox,
+)
+from agent.outbox.former import OF_A_MACHINE
 from agent.outbox.memory import MemoryOutbox
 from tests.support.timed_outbox import TimedOutbox
 
@@ -272,6 +285,38 @@ def test_numbers_declared_ahead_are_not_given_any_more(make: Make) -> None:
     assert outbox.held()[other] == Held(4, dropped=(Dropped(3, 4, "of an outbox long gone"),))
     outbox.confirmed(other, 4, (), 3)
     assert other not in outbox.held()
+
+
+def test_an_empty_lane_of_an_earlier_epoch_is_remembered_and_may_be_declared(make: Make) -> None:
+    outbox = make(grace_s=0)
+    outbox.append([draft(), draft()], 1)
+    old = lane(outbox)
+    assert outbox.former(old) is None, "it is the present one"
+    outbox.confirmed(old, 2, (), 2)
+    outbox.fork("a test")
+    outbox.tend(3)
+    assert old not in outbox.held()
+    assert outbox.former(old) == Former(2, is_damaged=False)
+    assert outbox.former(Lane("m", "0f" * 8)) is None
+    assert outbox.wanted(old, ((1, 2),)) == ((1, 2),)
+    outbox.declare_dropped(old, 1, 2, "gone")
+    assert outbox.held()[old] == Held(2, dropped=(Dropped(1, 2, "gone"),))
+    outbox.confirmed(old, 2, (), 4)
+    outbox.tend(5)
+    assert old not in outbox.held()
+    assert outbox.former(old) == Former(2, is_damaged=False)
+
+
+def test_of_the_lanes_that_are_over_the_newest_are_remembered(make: Make) -> None:
+    outbox, lanes = make(grace_s=0), []
+    for at in range(OF_A_MACHINE + 3):
+        outbox.append([draft()], at)
+        lanes.append(lane(outbox))
+        outbox.confirmed(lanes[-1], 1, (), at)
+        outbox.fork("a test")
+        outbox.tend(at)
+    remembered = [one for one in lanes if outbox.former(one)]
+    assert remembered == lanes[3:]
 
 
 def test_dropped_ranges_stay_few_and_never_cover_what_still_waits(make: Make) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.outbox.contract import HIGH, NORMAL, Draft, Encoded, GroupDefinition, Lane
+from agent.outbox.contract import HIGH, NORMAL, Draft, Encoded, Former, GroupDefinition, Lane
 from agent.outbox.disk import DiskOutbox
 from protocols.uplink import ranges
 
@@ -225,7 +225,15 @@ def test_a_row_that_is_missing_shows_that_the_whole_is_damaged(tmp_path: Path) -
     assert [(one.first, one.last, one.reason) for one in outbox.held()[old].dropped] == [
         (3, 3, "lost with a damaged outbox")
     ]
+    assert outbox.former(old) == Former(5, is_damaged=True)
     outbox.close()
+    outbox = DiskOutbox(tmp_path, reserve_bytes=0)
+    assert outbox.former(old) == Former(5, is_damaged=True)
+    outbox.close()
+    shutil.copytree(tmp_path, tmp_path / "copy")
+    copied = DiskOutbox(tmp_path / "copy", reserve_bytes=0)
+    assert copied.former(old) == Former(5, is_damaged=False), "a copy does not answer for what it cannot know"
+    copied.close()
 
 
 def test_damage_in_operation_does_not_stop_appending(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.outbox import identity
-from agent.outbox.contract import Draft, Encoded, Lane, OutboxFull
+from agent.outbox.contract import Draft, Encoded, Former, Lane, OutboxFull
 from tests.support.timed_outbox import TimedOutbox
 
 
@@ -38,7 +38,7 @@ def expect_new_epoch(outbox: TimedOutbox, old: str, what: str) -> None:
     outbox.confirmed(Lane("m", old), 3, (), 1)
     outbox.tend(200_000_000_000)
     assert [lane.epoch for lane in outbox.held()] == [outbox.epoch], "and vanishes when it has drained"
-    assert outbox._rows.lane_count() == 1
+    assert outbox.former(Lane("m", old)) == Former(3, is_damaged=False), "what it gave is remembered"
     epoch = outbox.epoch
     directory = outbox._place.directory
     outbox.close()

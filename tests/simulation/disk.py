@@ -17,6 +17,7 @@ from agent.outbox.contract import (
     NOTHING,
     Draft,
     Encoded,
+    Former,
     GroupDefinition,
     Held,
     Lane,
@@ -172,6 +173,10 @@ class SimulatedOutbox:
     def wanted(self, lane: Lane, missing: Ranges) -> Ranges:
         self._try()
         return self._lanes.wanted(lane, missing)
+
+    def former(self, lane: Lane) -> Former | None:
+        self._try()
+        return self._lanes.former(lane)
 
     def declare_dropped(self, lane: Lane, first: int, last: int, reason: str) -> None:
         self._try()

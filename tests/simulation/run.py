@@ -6,7 +6,7 @@ import asyncio
 import random
 import secrets
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 import structlog
@@ -14,19 +14,28 @@ import structlog
 from tests.simulation.clock import Clock, VirtualLoop
 from tests.simulation.faults import FAULTS
 from tests.simulation.oracle import Broken
-from tests.simulation.world import World, scenario
+from tests.simulation.world import Scenario, World, scenario
+
+Story = Callable[[World], Awaitable[None]]
 
 
 def run_seed(seed: int, *, verbose: bool = False) -> Counter[str]:
     """The figures of this seed. Raises Broken; what happened is in its notes."""
+    return run_story(seed, scenario, _faults, verbose=verbose)
+
+
+def run_story(
+    seed: int, plan: Callable[[random.Random], Scenario], story: Story, *, verbose: bool = False
+) -> Counter[str]:
+    """Likewise, with what happens given."""
     chance = random.Random(seed)
     clock = Clock()
     with clock.installed(), _decided(chance), _silent(verbose):
         loop = VirtualLoop(clock, chance)
         asyncio.set_event_loop(loop)
-        world = World(seed, clock, loop, chance, scenario(chance))
+        world = World(seed, clock, loop, chance, plan(chance))
         try:
-            return loop.run_until_complete(_story(world))
+            return loop.run_until_complete(_whole(world, story))
         except Exception as error:
             error.add_note(f"python -m tests.simulation --seed {seed} --verbose\n{world.plan}\n" + "\n".join(world.log))
             raise
@@ -36,9 +45,17 @@ def run_seed(seed: int, *, verbose: bool = False) -> Counter[str]:
             asyncio.set_event_loop(None)
 
 
-async def _story(world: World) -> Counter[str]:
+async def _whole(world: World, story: Story) -> Counter[str]:
     await world.start_receiver()
     await world.start_agent()
+    await story(world)
+    world.say("heal")
+    await world.heal()
+    return world.verdict()
+
+
+async def _faults(world: World) -> None:
+    """Of all kinds, one after another and at once."""
     kinds, weights, _ = zip(*FAULTS, strict=True)
     needs = {kind: needed for kind, _, needed in FAULTS}
     busy: dict[str, asyncio.Task[None]] = {}
@@ -56,9 +73,6 @@ async def _story(world: World) -> Counter[str]:
         world.check()
     for task in list(busy.values()):
         await task
-    world.say("heal")
-    await world.heal()
-    return world.verdict()
 
 
 @contextmanager
@@ -86,4 +100,4 @@ def _silent(verbose: bool) -> Iterator[None]:
         structlog.configure(**before)
 
 
-__all__ = ["Broken", "run_seed"]
+__all__ = ["Broken", "run_seed", "run_story"]

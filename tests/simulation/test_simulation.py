@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
+from agent.outbox.contract import NORMAL, Outbox
+from agent.outbox.lanes import Limits
+from tests.simulation import faults
 from tests.simulation.oracle import Account, Broken, check
+from tests.simulation.run import run_story
+from tests.simulation.world import Scenario, World, scenario
 
 A, B = ("m", "e", 1), ("m", "e", 2)
 
@@ -60,3 +68,27 @@ def test_a_number_is_given_once() -> None:
     account.undone.add(A)
     with pytest.raises(Broken, match="given twice"):
         account.note(A, [7])
+
+
+def _no_grace(chance: random.Random) -> Scenario:
+    """What is confirmed is let go of at once."""
+    limits = Limits(bytes=1 << 30, grace_us=0)
+    return replace(scenario(chance), period_s=1.0, batch_s=0.0, queue_max=1000, limits=limits, priorities=(NORMAL,))
+
+
+def test_a_database_put_back_to_before_an_epoch_that_is_over_hears_what_is_gone() -> None:
+    """All of the epoch was confirmed and let go of, and the machine was booted since: nobody has those numbers."""
+
+    async def story(world: World) -> None:
+        await asyncio.sleep(10)
+        await faults.store_backed_up(world)
+        await asyncio.sleep(30)
+        await faults.machine_booted(world)
+        await asyncio.sleep(60)
+        assert world.worker is not None
+        assert len(world.lanes()) == 2
+        assert len(await world.worker.call(Outbox.held)) == 1, "the epoch before the boot is not over"
+        await faults.store_restored(world)
+        await asyncio.sleep(60)
+
+    assert run_story(1, _no_grace, story)["declared"] > 20

@@ -22,6 +22,7 @@ from agent.outbox.contract import (
     Draft,
     Encoded,
     GroupDefinition,
+    Held,
     Lane,
     Outbox,
     OutboxError,
@@ -31,9 +32,10 @@ from agent.outbox.memory import MemoryOutbox
 from agent.outbox.worker import OutboxWorker
 from agent.uplink import confirms, sender, window
 from agent.uplink import forwarder as module
-from agent.uplink.confirms import GONE
+from agent.uplink.former import GONE
 from agent.uplink.forwarder import HOLD_S, Delivery, Forwarder
 from agent.uplink.fresh import Fresh
+from agent.uplink.trouble import Kind
 from protocols.field.contract import Group, Scan, Tag
 from protocols.uplink import definition
 from protocols.uplink.confirm import Confirm, MachineConfirm
@@ -43,7 +45,7 @@ from protocols.uplink.envelope import encode_referring
 from protocols.uplink.link import LinkAway, Message, Outcome
 from protocols.uplink.mark import unmark
 from protocols.uplink.memory import MemoryBroker, MemoryCloudLink
-from protocols.uplink.ranges import Ranges
+from protocols.uplink.ranges import Range, Ranges
 from protocols.uplink.status import MachineNumbers, Status, decode, will
 from protocols.uplink.topics import (
     DEFINITION_FILTER,
@@ -521,6 +523,51 @@ async def test_what_the_receiver_misses_and_is_no_longer_here_is_declared_droppe
             one.forwarder.beat_now()
             await until(lambda: len(cloud.said) > heard)
             assert cloud.said[-1].machines["press"].dropped == [], "the receiver knows by now"
+
+
+async def over(one: Site) -> Lane:
+    """Five batches of an epoch that is over: all was confirmed and let go of."""
+    lane, one.is_begun = Lane("press", one.outbox.epoch), False
+    for _ in range(5):
+        await one.append()
+    await one.worker.call(Outbox.confirmed, lane, 5, (), 1)
+    await one.worker.call(Outbox.fork, "the machine was booted")
+    await one.worker.call(Outbox.tend, 2)
+    assert lane not in one.outbox.held()
+    return lane
+
+
+def of(lane: Lane, through: int, *missing: Range, fenced: str = "") -> Confirm:
+    word = MachineConfirm(epoch=lane.epoch, through=through, highest=through, missing=list(missing))
+    return Confirm(timestamp=1, machines={lane.machine: word}, fenced=fenced, fenced_instance="another")
+
+
+async def test_what_the_receiver_lost_of_an_epoch_that_is_over_is_declared_dropped() -> None:
+    """Nobody has it any more; what lies above the last number that was given here, a copy might have."""
+    async with site(grace_s=0) as one, one.receiver() as cloud:
+        old = await over(one)
+        async with one.running():
+            await cloud.say(of(old, 1, (3, 4), (7, 9)))
+            await until(lambda: old in one.outbox.held())
+            assert [(gone.first, gone.last, gone.reason) for gone in one.outbox.held()[old].dropped] == [(2, 5, GONE)]
+            await cloud.say(of(old, 5))
+            await until(lambda: not one.outbox.held().get(old, Held(0)).dropped)
+            await one.worker.call(Outbox.tend, 3)
+            assert old not in one.outbox.held()
+
+
+async def test_nothing_is_declared_of_an_epoch_that_somebody_else_may_have() -> None:
+    async with site(grace_s=0) as one, one.receiver() as cloud:
+        old, foreign = await over(one), Lane("press", "f0" * 8)
+        async with one.running():
+            await cloud.say(of(old, 1, (2, 5), fenced="two installations speak under this gateway's name"))
+            await until(lambda: Kind.TWINNED in one.forwarder.troubles)
+            await cloud.say(of(foreign, 1, (2, 5)))
+            await until(lambda: Kind.TWINNED not in one.forwarder.troubles)
+            assert "declare_dropped" not in one.calls
+            await cloud.say(of(old, 1, (2, 5)))
+            await until(lambda: old in one.outbox.held())
+            assert foreign not in one.outbox.held()
 
 
 async def test_a_machine_that_is_not_here_is_no_concern() -> None:
