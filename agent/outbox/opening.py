@@ -99,13 +99,14 @@ def open_outbox(place: Place, ballast: Ballast, limits: Limits) -> Opened:
     try:
         if place.note.exists():
             return mend(place, ballast, limits, "it was found damaged before")
-        news = []
-        if not place.queue.exists() and (place.directory / "life").exists():
-            news.append("the outbox's database was gone: what was in it is lost, and a new epoch begins")
         found = _open_readable(place, ballast, limits)
         if isinstance(found, str):
             return mend(place, ballast, limits, found)
-        return Opened(*found, news)
+        rows, lanes = found
+        news = []
+        if not lanes.whole.signs and (place.directory / "life").exists():  # both are made at the first opening
+            news.append("the outbox's database was gone or empty: what was in it is lost, and a new epoch begins")
+        return Opened(rows, lanes, news)
     except OutboxError as error:
         raise error if str(error).startswith("outbox") else place.error(error, "nothing was changed") from None
     except (sqlite3.Error, diskcache.Timeout, OSError, RecordError) as error:

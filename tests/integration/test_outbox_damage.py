@@ -301,10 +301,25 @@ def test_only_so_many_damaged_databases_are_left_lying(tmp_path: Path) -> None:
     assert len(said) == 1
 
 
-def test_a_database_that_is_gone_is_said(tmp_path: Path) -> None:
+def _delete_database(queue: Path) -> None:
+    shutil.rmtree(queue)
+
+
+def _empty_database(queue: Path) -> None:
+    """As after a crash, where all is in the log yet, and the log is cut short."""
+    for file in queue.iterdir():
+        os.truncate(file, 0)
+
+
+@pytest.mark.parametrize("lose", [_delete_database, _empty_database])
+def test_a_database_that_is_gone_is_said(tmp_path: Path, lose: Callable[[Path], None]) -> None:
     build(tmp_path / "o", random.Random(1), count=10)
-    shutil.rmtree(tmp_path / "o" / "queue")
+    lose(tmp_path / "o" / "queue")
     outbox = DiskOutbox(tmp_path / "o", reserve_bytes=0)
-    assert "was gone" in outbox.news[0]
+    [sentence] = outbox.news
+    assert "was gone or empty" in sentence
     assert outbox.held() == {}
+    outbox.close()
+    outbox = DiskOutbox(tmp_path / "o", reserve_bytes=0)
+    assert outbox.news == ()
     outbox.close()
