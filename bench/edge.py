@@ -20,7 +20,7 @@ from bench.scenario import TAGS, Load
 from bench.scenario_latency import LOAD as LATENCY_LOAD
 from bench.scenario_latency import Latency, latency
 from bench.scenario_outage import OUTAGE, Drain, Outage, backlog, outage, stored_backlog
-from bench.scenario_steady import Steady, Sustained, steady, sustained
+from bench.scenario_steady import SETTLED_S, Steady, Sustained, steady, sustained
 from bench.table import Row
 
 T = TypeVar("T")
@@ -137,7 +137,10 @@ def _steady_at(edge: Edge, load: Load) -> Iterator[Row]:
 
     def measure(at: Path, contestant: Contestant) -> Steady:
         receiver = isinstance(contestant, Holdfast)
-        return steady(at, contestant, load, seconds=effort.steady_s, windows=effort.windows, receiver=receiver)
+        return steady(
+            at, contestant, load,
+            seconds=effort.steady_s, windows=effort.windows, receiver=receiver, warm_up_s=SETTLED_S,
+        )  # fmt: skip
 
     ours, why = edge.run(f"{load}: Holdfast", lambda at: measure(at, edge.ours))
     theirs, notes = edge.with_peers(str(load), peers, measure, default=True)

@@ -15,6 +15,8 @@ from bench.run import Run
 from bench.scenario import TAGS, Load
 
 WARM_UP_S = 3.0
+SETTLED_S = 12.0
+"""By then the receiver has spoken for the first time, and what the agent sends has settled."""
 GRACE_S = 10.0
 KEEPS_UP = 0.9  # of the polls asked for
 
@@ -31,13 +33,20 @@ class Steady:
 
 
 def steady(
-    directory: Path, contestant: Contestant, load: Load, *, seconds: float, windows: int = 3, receiver: bool = False
+    directory: Path,
+    contestant: Contestant,
+    load: Load,
+    *,
+    seconds: float,
+    windows: int = 3,
+    receiver: bool = False,
+    warm_up_s: float = WARM_UP_S,
 ) -> Steady:
     """`windows` windows that make `seconds` in all. Raises RunFailed where anything was lost or doubled."""
     with Run(directory, contestant, load, receiver=receiver) as run:
         process = run.start()
         run.wait_for_first_message()
-        time.sleep(WARM_UP_S)
+        time.sleep(warm_up_s)
         found = []
         for _ in range(windows):
             scans, begun_s = run.next_scan()
