@@ -4,8 +4,8 @@ A broker lets one client be connected under an id: a second one takes the sessio
 gateways with one name would do that to each other for ever, once a second. MQTT 5 has a reason code for it, which not
 every broker sends (Mosquitto 2.0.11 does not); without it, it shows in connections that the broker ends right after
 they were made, again and again, while each attempt succeeds at once and finds the session kept: a broker that restarts
-is away for a moment. A bad line looks the same, so this is a suspicion and no more: it is said, and the pauses between
-the attempts grow as they would for a broker that is away; a line that is good again is used again soon.
+is away for a moment. A bad line looks the same, so this is a suspicion and no more: it is said, and there are a few
+seconds between the attempts, so that a line that is good again is used again soon.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Contest:
             self._say(
                 f"the broker ended the connection {HANG_UPS} times right after it was made, as it does where another "
                 "client takes it over",
-                "after growing pauses",
+                "every few seconds",
                 or_else="or the line is bad; ",
             )
 

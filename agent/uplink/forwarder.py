@@ -35,6 +35,7 @@ from protocols.uplink.topics import GatewayTopic, MachineTopic
 RETRY_S_FIRST = 1.0
 RETRY_S_MAX = 30.0
 CONTESTED_S = (30.0, 60.0)
+SUSPECTED_S_MAX = 5.0  # a bad line is more likely than a rival, and is good again at any moment
 GOODBYE_S = 5.0
 LOST_S = 1.0
 HOLD_S = 10.0
@@ -161,7 +162,7 @@ class Forwarder:
                 )
                 if await _happens(self._stopping, wait_s):
                     break
-                pause_s = min(2 * pause_s, RETRY_S_MAX)
+                pause_s = min(2 * pause_s, SUSPECTED_S_MAX if self._contest.sentence else RETRY_S_MAX)
         self.state.connected = False
 
     async def drained(self) -> None:

@@ -133,12 +133,7 @@ def _line_row(injure: Callable[[Line, Proxy], Awaitable[None]]) -> Callable[[Sta
 
 
 async def _cut(line: Line, proxy: Proxy) -> None:
-    """Eight connections in a row that end at once are a rival's hand to an agent (agent/uplink/contest.py), and its
-    pauses then grow, to 40 s after some 14 of its own: every fifth lives longer here."""
-    if line.injections % 5 == 4:
-        await line.pause(7.0, 9.0)
-    else:
-        await line.pause(0, 1.0)
+    await line.pause(0, 1.0)
     proxy.cut()
 
 
