@@ -38,7 +38,7 @@ from tests.support import pages
 from tests.support.brokers import free_port, mosquitto
 from tests.support.modbus_servers import Unit, plc
 from tests.support.programs import Program, programs, until
-from tests.support.toolbox import configuration, modbus_device, write
+from tests.support.toolbox import SYNCHRONISED, configuration, modbus_device, write
 
 PATIENCE_S = 30.0
 ROOT = Path(__file__).parents[2]
@@ -201,7 +201,7 @@ async def test_a_real_agent_shows_its_line_values_plot_and_reasons(tmp_path: Pat
     unit = Unit()
     unit.put("holding", 0, struct.pack(">h", 7))
     async with plc({1: unit}) as device, mosquitto(tmp_path / "mq") as broker, ClientSession() as session:
-        document = configuration(modbus_device("press", device.port, *TAGS), broker_port=broker.port)
+        document = configuration(modbus_device("press", device.port, *TAGS), broker_port=broker.port) | SYNCHRONISED
         write(tmp_path, document | {"data_dir": str(tmp_path / "data"), "page": {"port": 0}, "shutdown_drain_s": 0})
         agent = Program("agent.cli", tmp_path / "agent.yaml")
         async with programs(agent):

@@ -29,7 +29,7 @@ from agent.live.server import CLIENTS_MAX, QUESTION_BYTES_MAX, LiveServer
 from tests.support.brokers import free_port, mosquitto
 from tests.support.modbus_servers import Unit, plc
 from tests.support.programs import CountingDevice, Program, counter_settings, programs, until
-from tests.support.toolbox import Toolbox, configuration, modbus_device, toolbox, write
+from tests.support.toolbox import SYNCHRONISED, Toolbox, configuration, modbus_device, toolbox, write
 
 PATIENCE_S = 30.0
 ROOT = Path(__file__).parents[2]
@@ -45,7 +45,7 @@ def holdfast() -> Iterator[Toolbox]:
 async def running(folder: Path, *devices: dict[str, Any], broker_port: int | None = None) -> AsyncIterator[Program]:
     """An agent with these devices that has begun to answer viewers."""
     own = {"data_dir": str(folder / "data"), "shutdown_drain_s": 0}
-    write(folder, configuration(*devices, broker_port=broker_port or free_port()) | own)
+    write(folder, configuration(*devices, broker_port=broker_port or free_port()) | SYNCHRONISED | own)
     agent = Program("agent.cli", folder / "agent.yaml")
     async with programs(agent):
         agent.start()

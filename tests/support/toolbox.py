@@ -76,6 +76,10 @@ def configuration(*devices: dict[str, Any], broker_port: int = 1) -> dict[str, A
     }
 
 
+SYNCHRONISED: dict[str, Any] = {"clock": {"synchronised": "always"}}
+"""For a configuration: the clock is as good as any, whatever this machine says of it."""
+
+
 def modbus_device(name: str, port: int, *tags: dict[str, Any], **keys: Any) -> dict[str, Any]:
     """A Modbus device of machine `m-{name}` with one group of these tags."""
     group = {"name": "main", "period_s": 1.0, "tags": list(tags) or [{"name": f"{name}.t", "address": 40001}]}
