@@ -308,11 +308,15 @@ def _outage(edge: Edge) -> Iterator[Row]:
     theirs, notes = edge.with_peers("outage", [] if edge.quick else _durable(edge), measure)
     notes += [note for note in (why, *_left_out(edge)) if note]
     notes.append(f"{OUTAGE}, one scan per batch; {TAGS:,} samples per poll counter that is missing")
-    lost = {name: None if found is None else float(found.lost) for name, found in theirs.items()}
-    twice = {name: None if found is None else float(found.doubled) for name, found in theirs.items()}
-    mine = (float(ours.lost), float(ours.doubled)) if ours else (None, None)
-    yield Row(section, "lost", "samples", mine[0], lost, None, ("<=", 0), "; ".join(notes), "lower")
-    yield Row(section, "doubled", "samples", mine[1], twice, None, ("<=", 0), "", "lower")
+
+    def row(what: str, count: Callable[[Outage], int], note: str = "", *, is_promise: bool = True) -> Row:
+        peers = {name: None if found is None else float(count(found)) for name, found in theirs.items()}
+        mine = float(count(ours)) if ours else None
+        return Row(section, what, "samples", mine, peers, None, ("<=", 0) if is_promise else None, note, "lower")
+
+    yield row("lost", lambda found: found.lost, "; ".join(notes))
+    yield row("doubled", lambda found: found.doubled)
+    yield row("in the program's hand when it was killed", lambda found: found.in_hand, is_promise=False)
 
 
 def _durable(edge: Edge) -> list[Peer]:

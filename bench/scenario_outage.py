@@ -128,10 +128,14 @@ def _confirmed_us(messages: list[Message]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """Samples that the plant answered, and that are nowhere; `doubled`: that are there more than once."""
+    """Samples that the plant answered, and that are nowhere; `doubled`: that are there more than once.
+
+    `in_hand`: nowhere, too, but of the very last answer before a SIGKILL, which no program can have stored yet.
+    """
 
     polled: int
     lost: int
+    in_hand: int
     doubled: int
 
 
@@ -142,10 +146,12 @@ def outage(directory: Path, contestant: Contestant, *, part_s: float, receiver: 
         run.wait_for_first_message()
         time.sleep(part_s)
         run.broker_process.stop()
+        last_answers = set()
         for _ in range(2):
             time.sleep(part_s)
             assert run.process is not None
             run.process.kill()
+            last_answers.add(run.plant.counts()["info"])
             run.start()
         time.sleep(part_s)
         run.restart_broker()
@@ -159,8 +165,9 @@ def outage(directory: Path, contestant: Contestant, *, part_s: float, receiver: 
         _wait(lambda: len(set(found())) >= info, DRAIN_S_MAX)
         time.sleep(SETTLED_S)  # for what comes twice
         stored = found()
-    lost = set(range(1, info + 1)) - set(stored)
-    return Outage(info * TAGS, len(lost) * TAGS, (len(stored) - len(set(stored))) * TAGS)
+    missing = set(range(1, info + 1)) - set(stored)
+    lost, in_hand = len(missing - last_answers) * TAGS, len(missing & last_answers) * TAGS
+    return Outage(info * TAGS, lost, in_hand, (len(stored) - len(set(stored))) * TAGS)
 
 
 def _wait(is_done: Callable[[], bool], timeout_s: float) -> None:
