@@ -1,6 +1,6 @@
 """What encoding and decoding cost the CPU: a program of its own, so that it can be run with and without numpy.
 
-    python -m bench.codec_speed [--without-numpy] [--small] [--seconds S] [MIX …]
+    python -m bench.codec_speed [--without-numpy] [--without-growth] [--seconds S] [MIX …]
 
 Prints JSON: {case: {form: {"encode": ns, "decode": ns, "bytes": n}}}, CPU nanoseconds and bytes per sample. Before
 anything is timed, every message is decoded and compared with what went in.
@@ -32,7 +32,6 @@ LEARN_MESSAGES = 8
 GROWTH_SCANS = ((100, 6), (100, 60), (100, 600))
 GROWTH_TAGS = ((100, 60), (1000, 60), (10_000, 60))
 REPEATS = 5
-SMALL = 100_000  # samples of a message
 SEPARATOR = " | "
 LISTS, ARRAYS, ROWS, PEER, LIMIT = "lists", "arrays", "rows", "msgpack + zstd", "zstd alone"
 
@@ -189,11 +188,11 @@ def growth_case(tags: int, scans: int) -> str:
 
 
 def _cases(
-    mixes: Sequence[str], *, with_numpy: bool, small: bool
+    mixes: Sequence[str], *, with_numpy: bool, with_growth: bool
 ) -> Iterator[tuple[str, Recording, int, int, tuple[str, ...]]]:
     """Name, recording, scans per message, messages that are measured (the others go before), forms that are wanted.
 
-    What is small or grows is the plain way's: with numpy it would be the same again.
+    One scan, and growth, are the plain way's: with numpy it would be the same again.
     """
     from bench.mixes import mix
 
@@ -202,18 +201,16 @@ def _cases(
         yield speed_case(name, SPEED_SCANS), recording, SPEED_SCANS, SPEED_MESSAGES, (LISTS, ARRAYS, LIMIT, PEER)
         if not with_numpy:
             yield speed_case(name, 1), recording, 1, ONE_SCAN_MESSAGES, (ROWS, LISTS, PEER)
-    if with_numpy:
+    if with_numpy or not with_growth:
         return
     for tags, scans in dict.fromkeys((*GROWTH_SCANS, *GROWTH_TAGS)):
-        if small and tags * scans > SMALL:
-            continue
         yield growth_case(tags, scans), mix("everything", tags, 2 * scans), scans, 1, (LISTS, PEER)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.codec_speed")
     parser.add_argument("--without-numpy", action="store_true", help="behave as if numpy were not installed")
-    parser.add_argument("--small", action="store_true", help="leave out the largest of what grows")
+    parser.add_argument("--without-growth", action="store_true", help="leave out what grows")
     parser.add_argument("--seconds", type=float, default=1.0, help="CPU time per case and form")
     parser.add_argument(
         "mixes", nargs="*", metavar="MIX", help="of bench/mixes.py; growth is measured without being named"
@@ -224,7 +221,9 @@ def main() -> int:
         sys.modules["numpy"] = None  # type: ignore[assignment]  # how the import system is told that there is none
     with_numpy = has_numpy and not options.without_numpy
     found: dict[str, Any] = {"numpy": with_numpy}
-    for name, recording, scans, count, wanted in _cases(options.mixes, with_numpy=with_numpy, small=options.small):
+    for name, recording, scans, count, wanted in _cases(
+        options.mixes, with_numpy=with_numpy, with_growth=not options.without_growth
+    ):
         batches = list(islice(recording.batches(scans, sys.maxsize), LEARN_MESSAGES + count))
         learned, measured = batches[:-count], batches[-count:]
         forms = _forms(recording, learned, with_arrays=with_numpy and scans > 1)
