@@ -63,12 +63,15 @@ def is_history(heard: Heard, status: Status, *, retained: bool) -> bool:
     """Whether this message was overtaken by what is known.
 
     Sessions rise within one installation. A live `online` of another one, which may count from below (a new disk, and
-    a clock that is not set yet), begins anew.
+    a clock that is not set yet), begins anew. So does one after a will of a session of which nothing else was heard: a
+    will names no installation, and a broker that was put back to an earlier state says old ones again.
     """
     if status.session >= heard.session:
         return False
-    before = heard.status.instance if heard.status is not None else ""
-    is_another = bool(before and status.instance) and before != status.instance
+    if heard.status is None or heard.status.session != heard.session:
+        is_another = True
+    else:
+        is_another = bool(heard.status.instance and status.instance) and heard.status.instance != status.instance
     return retained or status.state == "offline" or not is_another
 
 

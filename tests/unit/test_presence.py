@@ -150,9 +150,11 @@ def test_whatever_arrives_in_whatever_order(sequence: list[tuple[type, int, bool
     for at, (make, session, retained) in enumerate(sequence):
         before = heard
         heard = hear(before, make(session), retained=retained, received_us=NOW + at)
-        assert heard.session >= before.session
-        if session < before.session:
+        is_known = before.status is not None and before.status.session == before.session
+        begins_anew = make is online and not retained and not is_known  # only wills of that session were heard
+        if session < before.session and not begins_anew:
             assert heard == before
+        assert heard.session >= before.session or begins_anew
         if before.ended and heard.session == before.session and not (session == 0 and heard.alive_us == NOW + at):
             assert heard.ended == before.ended  # only a newer session ends an end
         if heard.alive_us != alive:
@@ -189,3 +191,18 @@ def test_another_installation_counts_its_sessions_from_below() -> None:
     assert hear(known, new, retained=True, received_us=2) == known
     assert hear(known, new.model_copy(update={"state": "offline"}), retained=False, received_us=2) == known
     assert hear(known, old.model_copy(update={"session": 40}), retained=False, received_us=2) == known
+
+
+def test_a_will_of_a_session_that_nobody_heard_does_not_silence_what_counts_from_below() -> None:
+    """The old disk's will, said again by a broker that was put back to an earlier state."""
+    new = Status(timestamp=0, state="online", session=40, instance="b" * 16)
+    for heard in (after(lost(1_780_000_000)), after(new, lost(1_780_000_000))):
+        assert seen(heard) is Presence.LOST
+        assert hear(heard, new, retained=True, received_us=NOW) == heard
+        assert hear(heard, lost(40), retained=False, received_us=NOW) == heard
+        assert seen(hear(heard, new, retained=False, received_us=NOW)) is Presence.ONLINE
+
+
+def test_what_is_delivered_again_after_the_end_of_a_session_is_history() -> None:
+    known = after(online(5), goodbye(5), online(6), lost(6))
+    assert hear(known, online(5), retained=False, received_us=NOW) == known
