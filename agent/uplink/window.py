@@ -74,6 +74,7 @@ class Window:
         self._backlog_count = 0  # of these
         self._backlog_max = count_max
         self._thinned_s = -math.inf
+        self._looked: dict[Lane, int] = {}
         self.backlog_bytes = 0
 
     # --- what is there ---
@@ -91,6 +92,18 @@ class Window:
             for seq in track.hold(one):
                 self._settle(track, seq)
             self._note_backlog(track)
+
+    def look(self, held: Mapping[Lane, Held]) -> None:
+        """Now and then: take in what the outbox gave by itself, when it thinned out, and no append has told of since.
+
+        What it held at the look before, too: of the newest the append may just be on its way here.
+        """
+        overlooked = {lane: one for lane, one in held.items() if self._last(lane) < self._looked.get(lane, 0)}
+        self._looked = {lane: one.last for lane, one in held.items()}
+        self.hold(overlooked)
+
+    def _last(self, lane: Lane) -> int:
+        return self._tracks[lane].last if lane in self._tracks else 0
 
     def reset(self) -> None:
         """Forget what waits: numbers have moved to other lanes. `hold` follows."""

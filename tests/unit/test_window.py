@@ -53,6 +53,31 @@ def held(last: int, first: int = 1, priority: int = NORMAL) -> Held:
     return Held(last, ((first, last),) if first <= last else (), priority=priority)
 
 
+def test_what_the_outbox_gave_by_itself_is_found_when_looked_for_twice() -> None:
+    """Thinned-out batches get numbers that no append tells of; those of the newest look one may still tell of."""
+    window = Window()
+    window.connected(session_present=True, now_s=0.0)
+    append(window, 1, 2)
+    assert send_live(window) == [1, 2]
+    thinned = {M: Held(3, ((3, 3),), dropped=(Dropped(1, 2, "thinned out"),))}
+    window.look(thinned)
+    assert send_backlog(window) == []
+    window.look(thinned)
+    assert send_backlog(window) == [3]
+    assert window.sent(M).through == 2
+
+
+def test_what_is_appended_between_two_looks_stays_live() -> None:
+    window = Window()
+    window.connected(session_present=True, now_s=0.0)
+    window.look({M: held(1), OLD: held(4)})
+    append(window, 1)
+    window.look({M: held(2), OLD: held(4)})
+    append(window, 2)
+    assert send_live(window) == [1, 2]
+    assert send_backlog(window) == [1, 2, 3, 4], "of a lane that nobody told of"
+
+
 def append(window: Window, *seqs: int, lane: Lane = M, priority: int = NORMAL, now_s: float = 0.0) -> None:
     for seq in seqs:
         assert window.appended(lane, seq, priority, now_s)
