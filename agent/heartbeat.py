@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipaddress
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Literal
 
 from agent.outbox.contract import Held, Lane, OutboxStats
@@ -83,6 +84,7 @@ class Figures:
     clock: Clock
     config_hash: str
     certificate_days_left: int | None = None
+    formers: Mapping[Lane, int] = field(default_factory=dict)  # empty lanes of earlier lives → the last number given
 
 
 def build(f: Figures) -> Status:
@@ -148,14 +150,16 @@ def _told(held: Held, sent: Sent, told_max: int) -> MachineNumbers:
 
 
 def _others(f: Figures, numbers: Mapping[Lane, MachineNumbers]) -> dict[str, dict[str, MachineNumbers]]:
-    """Of the other epochs, first those that somebody waits for."""
+    """Of the other epochs, first those that somebody waits for, last those that are empty: all of them was sent."""
     lanes = [lane for lane in f.held if lane.epoch != f.epoch]
     lanes.sort(key=lambda lane: not (f.held[lane].waiting or f.held[lane].dropped))
+    told = {lane: numbers[lane] for lane in lanes}
+    told |= {lane: MachineNumbers(last_seq=n, sent_seq=n, sent_highest=n) for lane, n in f.formers.items()}
     others: dict[str, dict[str, MachineNumbers]] = {}
-    for lane in lanes[:OTHER_LANES_MAX]:
+    for lane, one in islice(told.items(), OTHER_LANES_MAX):
         of_machine = others.setdefault(lane.machine, {})
         if len(of_machine) < OTHERS_MAX:
-            of_machine[lane.epoch] = numbers[lane]
+            of_machine[lane.epoch] = one
     return others
 
 

@@ -225,9 +225,12 @@ class Agent:
             notify.watchdog()
 
     async def _status(self, session: int) -> Status:
-        return self._built(session, *await self._worker.run(lambda outbox: (outbox.stats(), outbox.held())))
+        stats, held, formers = await self._worker.run(lambda box: (box.stats(), box.held(), box.formers()))
+        return self._built(session, stats, held, {} if self._forwarder is None else self._forwarder.unanswered(formers))
 
-    def _built(self, session: int, stats: OutboxStats, held: Mapping[Lane, Held]) -> Status:
+    def _built(
+        self, session: int, stats: OutboxStats, held: Mapping[Lane, Held], formers: Mapping[Lane, int] | None = None
+    ) -> Status:
         settings, forwarder, outbox = self._configuration.settings, self._forwarder, self._outbox
         return heartbeat.build(
             heartbeat.Figures(
@@ -249,6 +252,7 @@ class Agent:
                 clock=self._clock.status(),
                 config_hash=self._configuration.hash,
                 certificate_days_left=self._certificate.days_left(time.time()),
+                formers=formers or {},
             )
         )
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import secrets
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -89,6 +90,7 @@ class Confirmer:
         self._senders: dict[tuple[MachineTopic, str], GatewayTopic] = {}
         self._wanted: dict[MachineTopic, dict[bytes, None]] = {}
         self._wake = asyncio.Event()
+        self._life = secrets.token_hex(8)
 
     def stored(self, machine: MachineTopic, epoch: str, gateway: str, size: int, *, urgent: bool = False) -> None:
         """A batch of so many bytes was stored, or was there already. `urgent`: it is of a backlog, or came again.
@@ -176,7 +178,7 @@ class Confirmer:
         debt.pending = told.pending
         wanted = {name: self._wanted.get(MachineTopic(gateway.plant, name), {}) for name in told.machines}
         asked = {name: [ref.hex() for ref in refs] for name, refs in wanted.items() if refs}
-        for part in parts(told, asked, time.time_ns() // 1_000_000):
+        for part in parts(told, asked, time.time_ns() // 1_000_000, self._life):
             self._check(gateway, debt, await self._link.publish(Message(gateway.confirm, part.encode())))
             for name in part.machines:
                 self._wanted.pop(MachineTopic(gateway.plant, name), None)
@@ -193,10 +195,11 @@ class Confirmer:
             )
 
 
-def parts(told: Told, asked: Mapping[str, list[str]], timestamp_ms: int) -> Iterator[Confirm]:
+def parts(told: Told, asked: Mapping[str, list[str]], timestamp_ms: int, receiver: str) -> Iterator[Confirm]:
     """The confirm, as several where it is long; one without machines where there is nothing to tell.
 
     `asked`: the definitions to ask for by machine; each lane of the machine is asked, because any may be theirs.
+    `receiver`: which run of the receiver speaks.
     """
     machines: dict[str, MachineConfirm] = {}
     others: dict[str, list[MachineConfirm]] = {}
@@ -209,6 +212,7 @@ def parts(told: Told, asked: Mapping[str, list[str]], timestamp_ms: int) -> Iter
             others=others,
             fenced=told.fenced,
             fenced_instance=told.fenced_instance,
+            receiver=receiver,
         )
 
     for name, first in told.machines.items():

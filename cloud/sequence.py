@@ -54,7 +54,8 @@ def told(lanes: Sequence[Lane], epoch: str, oldest_s: int | None, speakers: Spea
     pending = oldest_s is not None and oldest_s > BACKLOG_S
     for name in sorted({lane.machine for lane in lanes}):
         own = [lane for lane in lanes if lane.machine == name]
-        named = [lane for lane in own if lane.ledger.named or lane.lately]
+        named = [lane for lane in own if lane.ledger.named]
+        named += [lane for lane in own if lane.lately and not lane.ledger.named]
         first = next((lane for lane in own if epoch and lane.ledger.epoch == epoch), (named or own)[0])
         machines[name] = confirm(first.ledger)
         more = [confirm(lane.ledger) for lane in named if lane is not first][:OTHERS_MAX]

@@ -27,8 +27,8 @@ Rules:
 7. Calls block and are made from one thread.
 8. Ages (the grace time, the greatest age) go by a steady time of the outbox's own: it is begun at the wall clock's, and
    neither jumps nor stops when that is set. `now_us` is always the wall clock's.
-9. `held`, `stats`, `definition`, `former` and `close` never raise; while the disk cannot be read, the age told of the
-   oldest batch is the last known. What a disk that fails makes of any other call is an OutboxError.
+9. `held`, `stats`, `definition`, `former`, `formers` and `close` never raise; while the disk cannot be read, the age
+   told of the oldest batch is the last known. What a disk that fails makes of any other call is an OutboxError.
 10. Of a former lane that is empty its last number is remembered, of so many lanes as agent/outbox/former.py says, the
    newest. All up to that number was confirmed or told as dropped; what the receiver then lacks of it, because its
    database was put back, nobody has any more.
@@ -213,6 +213,9 @@ class Outbox(Protocol):
 
     def former(self, lane: Lane) -> Former | None:
         """What is remembered of a lane of an earlier life, empty or not; None: it is a present one, or unknown."""
+
+    def formers(self) -> Mapping[Lane, int]:
+        """What is remembered of empty lanes of earlier lives, the newest first: the last number given in each."""
 
     def declare_dropped(self, lane: Lane, first: int, last: int, reason: str) -> None:
         """Record numbers as dropped, because the receiver misses them and they are not here.

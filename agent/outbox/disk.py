@@ -416,6 +416,9 @@ class DiskOutbox:
     def former(self, lane: Lane) -> Former | None:
         return self._lanes.former(lane)
 
+    def formers(self) -> Mapping[Lane, int]:
+        return self._lanes.formers()
+
     def declare_dropped(self, lane: Lane, first: int, last: int, reason: str) -> None:
         self._safely(lambda: self._write(lambda: self._lanes.declare_dropped(lane, first, last, reason)))
 

@@ -335,6 +335,13 @@ class Lanes:
         state, is_damaged = self.states.get(lane), lane.epoch in self.whole.damaged
         return Former(0 if state is None else state.last, is_damaged) if state is not None or is_damaged else None
 
+    def formers(self) -> dict[Lane, int]:
+        """Of a lane that gave nothing and has lost nothing there is nothing to say."""
+        empty = [state for state in self.states.values() if not self._is_alive(state)]
+        damaged = self.whole.damaged
+        found = former.newest_first(empty, self.whole.next_lane, LANES_MAX)
+        return {state.name: state.last for state in found if state.last or state.name.epoch in damaged}
+
     def declare_dropped(self, lane: Lane, first: int, last: int, reason: str) -> None:
         """In a transaction. Numbers above the last given are given by that, and are not given again."""
         state = self.touch(lane) if lane in self.states else self.make_lane(lane, NORMAL)

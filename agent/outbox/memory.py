@@ -75,6 +75,9 @@ class MemoryOutbox:
     def former(self, lane: Lane) -> Former | None:
         return self._lanes.former(lane)
 
+    def formers(self) -> Mapping[Lane, int]:
+        return self._lanes.formers()
+
     def declare_dropped(self, lane: Lane, first: int, last: int, reason: str) -> None:
         self._lanes.declare_dropped(lane, first, last, reason)
 

@@ -76,6 +76,8 @@ class Confirms:
         self._due = asyncio.Event()
         self._looking = asyncio.Lock()
         self._strangers: set[Lane] = set()  # that the log was told of
+        self._receiver = ""
+        self._answered: set[Lane] = set()  # former lanes of which this run of the receiver lacks nothing
         self._retired: set[str] = set()  # epochs left behind by a fork in this run
         self._settled: set[Lane] = set()  # with the broker's word, to be written
         self._suspects: dict[Lane, tuple[int, Ranges]] = {}  # the receiver knows numbers up to here, and these
@@ -90,6 +92,9 @@ class Confirms:
             _log.warning("a confirm could not be read and is ignored", reason=str(error))
             return
         self._take_fence(confirm.fenced, not confirm.fenced_instance or confirm.fenced_instance == self._instance())
+        if confirm.receiver != self._receiver:  # its database may be another one, or a backup
+            self._receiver = confirm.receiver
+            self._answered.clear()
         self.heard_s = now_s = time.monotonic()
         freed, missed = 0, dict[Lane, Ranges]()
         lanes = list(_lanes(confirm))
@@ -155,6 +160,10 @@ class Confirms:
         gone = await self._outbox.call(Outbox.wanted, lane, missing)
         await self._declare(lane, [Dropped(*one, GONE) for one in gone])
 
+    def unanswered(self, formers: Mapping[Lane, int]) -> dict[Lane, int]:
+        """Former lanes that the heartbeat is to name, so that the receiver asks for what it lacks of them."""
+        return {lane: last for lane, last in formers.items() if lane not in self._answered}
+
     async def _answer_for(self, words: Mapping[Lane, MachineConfirm]) -> None:
         """What the receiver lacks of earlier lives of this outbox, and will never be sent."""
         if not words:
@@ -171,6 +180,8 @@ class Confirms:
             ]
             if gone:
                 await self._declare(lane, gone)
+            elif lane not in held:
+                self._answered.add(lane)
 
     async def _declare(self, lane: Lane, gone: Sequence[Dropped]) -> None:
         """While another installation speaks under this name it might have them, and nothing is declared."""

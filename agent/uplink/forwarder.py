@@ -130,6 +130,10 @@ class Forwarder:
             news.append(batch)
         self._sender.appended(news)
 
+    def unanswered(self, formers: Mapping[Lane, int]) -> dict[Lane, int]:
+        """Those of the outbox's former lanes that the receiver is to be told of, because it may lack some of them."""
+        return self._confirms.unanswered(formers) if self._delivery == "confirmed" else {}
+
     def beat_now(self) -> None:
         """Health has changed: do not wait for the next heartbeat."""
         self._beat.set()
@@ -274,6 +278,8 @@ class Forwarder:
         while True:
             self._beat.clear()
             self._look()
+            self.window.look(await self._outbox.call(Outbox.held))
+            self._sender.wake()
             status = await self._status(self.state.session)
             outcome = await self._link.publish(Message(self._gateway.status, status.encode(), retain=True))
             if outcome is Outcome.LOST:

@@ -270,7 +270,7 @@ class Told:
     """What a gateway's confirm says. Only what it sends for is in it.
 
     `machines`: of the epoch that its last status is in; of a machine that has nothing in that, the newest one.
-    `others`: of the other epochs that the status named, or that something was stored in lately, the newest first.
+    `others`: of the other epochs that the status named, then those with something stored lately; the newest first.
     `pending`: there is a gap or a backlog. `fenced`: why `fenced_instance` must be silent, or empty.
     """
 

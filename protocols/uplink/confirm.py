@@ -10,6 +10,7 @@ JSON on the gateway's confirm topic:
 `others`: the same of a machine's other epochs that the gateway's last status named, at most OTHERS_MAX each.
 `fenced`: one sentence where two installations speak under this gateway's name. Both hear it: the one whose instance is
 `fencedInstance` then sends no telemetry, the other goes on.
+`receiver`: which run of the receiver speaks; another one than before may speak of another database, or of a backup.
 `definitions`: references (hexadecimal) of definitions that batches refer to and the receiver lacks: to be published
 again.
 """
@@ -55,6 +56,7 @@ class Confirm(BaseModel):
     ] = {}
     fenced: Text = ""
     fenced_instance: Annotated[str, Field(max_length=64)] = ""
+    receiver: Annotated[str, Field(max_length=64)] = ""
 
     def encode(self) -> bytes:
         """The message's bytes."""

@@ -317,6 +317,20 @@ def test_of_the_lanes_that_are_over_the_newest_are_remembered(make: Make) -> Non
         outbox.tend(at)
     remembered = [one for one in lanes if outbox.former(one)]
     assert remembered == lanes[3:]
+    assert list(outbox.formers().items()) == [(one, 1) for one in reversed(remembered)]
+
+
+def test_former_lanes_that_hold_something_or_gave_nothing_are_not_among_those_to_ask_for(make: Make) -> None:
+    outbox = make(grace_s=0)
+    outbox.append([draft(), draft("idle")], 1)
+    waiting, told = lane(outbox), lane(outbox, "idle")
+    outbox.confirmed(told, 1, (), 2)
+    assert outbox.formers() == {}
+    outbox.fork("a test")
+    assert outbox.formers() == {told: 1}
+    outbox.confirmed(waiting, 1, (), 3)
+    outbox.tend(4)
+    assert outbox.formers() == {told: 1, waiting: 1}
 
 
 def test_dropped_ranges_stay_few_and_never_cover_what_still_waits(make: Make) -> None:

@@ -178,6 +178,9 @@ class SimulatedOutbox:
         self._try()
         return self._lanes.former(lane)
 
+    def formers(self) -> Mapping[Lane, int]:
+        return self._lanes.formers()
+
     def declare_dropped(self, lane: Lane, first: int, last: int, reason: str) -> None:
         self._try()
         self._lanes.declare_dropped(lane, first, last, reason)

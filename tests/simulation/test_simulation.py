@@ -13,6 +13,7 @@ import pytest
 
 from agent.outbox.contract import NORMAL, Outbox
 from agent.outbox.lanes import Limits
+from protocols.uplink.presence import Presence, presence
 from tests.simulation import faults
 from tests.simulation.oracle import Account, Broken, check
 from tests.simulation.run import run_story
@@ -92,3 +93,35 @@ def test_a_database_put_back_to_before_an_epoch_that_is_over_hears_what_is_gone(
         await asyncio.sleep(60)
 
     assert run_story(1, _no_grace, story)["declared"] > 20
+
+
+def test_a_database_that_never_heard_of_an_epoch_hears_of_it_when_it_is_over() -> None:
+    """As above, with several epochs that began after the backup was made, and of which nothing was stored for long."""
+
+    async def story(world: World) -> None:
+        await faults.store_backed_up(world)
+        for _ in range(4):
+            await asyncio.sleep(30)
+            await faults.machine_booted(world)
+        await asyncio.sleep(1200)
+        await faults.store_restored(world)
+
+    assert run_story(2, _no_grace, story)["declared"] > 50
+
+
+def test_a_new_disk_and_a_clock_that_is_not_set_are_no_reason_not_to_be_heard() -> None:
+    """The receiver knows of the gateway only the will of a session that is higher than all that follow."""
+
+    async def story(world: World) -> None:
+        await faults.store_backed_up(world)
+        await asyncio.sleep(10)
+        await world.kill_agent()
+        await faults.store_restored(world)
+        world.clock.skew_s = -faults.YEARS_S
+        await faults.disk_deleted(world)
+        await asyncio.sleep(30)
+        [gateway] = world.store.gateways()
+        assert presence(gateway.heard, now_us=world.now_us(), listening_since_us=0) is Presence.ONLINE
+        assert gateway.heard.session < 1_780_000_000
+
+    assert run_story(3, _no_grace, story)["readings"] > 20

@@ -99,9 +99,14 @@ class _Process:
         self._loop = loop
         self._tasks: list[asyncio.Task[None]] = []
         self._executors: list[Any] = []
+        self._pipelines: list[Pipeline] = []
 
     def runs(self, *steps: Awaitable[None]) -> None:
         self._tasks += [asyncio.ensure_future(step) for step in steps]
+
+    def stores_with(self, pipeline: Pipeline) -> None:
+        """What it is storing ends with the process, too."""
+        self._pipelines.append(pipeline)
 
     def uses(self, worker: OutboxWorker | StoreWorker) -> None:
         self._executors.append(worker._thread)  # the thread dies with the process
@@ -109,9 +114,10 @@ class _Process:
     async def killed(self) -> None:
         for executor in self._executors:
             self._loop.kill_executor(executor)
-        for task in self._tasks:
+        storing = [one._storing for one in self._pipelines if one._storing is not None]
+        for task in (*self._tasks, *storing):
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, *storing, return_exceptions=True)
 
     def check(self) -> None:
         """Raises what a task died of."""
@@ -172,14 +178,14 @@ class World:
         started_s = time.monotonic()
 
         async def status(session: int) -> Status:
-            stats, held = await worker.run(lambda outbox: (outbox.stats(), outbox.held()))
+            stats, held, formers = await worker.run(lambda box: (box.stats(), box.held(), box.formers()))
             return heartbeat.build(
                 heartbeat.Figures(
                     thing=GATEWAY.thing, version="simulated", session=session, epoch=outbox.epoch,
                     instance=outbox.instance, host="simulated", now_us=time.time_ns() // 1000,
                     uptime_s=time.monotonic() - started_s, broker_host="broker", stats=stats, full_in_s=None,
                     held=held, sent={lane: forwarder.window.sent(lane) for lane in held}, devices={},
-                    readings_lost=0, clock=ClockStatus(), config_hash="",
+                    readings_lost=0, clock=ClockStatus(), config_hash="", formers=forwarder.unanswered(formers),
                 )
             )  # fmt: skip
 
@@ -189,6 +195,7 @@ class World:
         )  # fmt: skip
         self.batcher = Batcher(Book(GATEWAY.thing, self.groups), {"plc": "m"})
         self.pipeline = Pipeline(self.batcher, worker, self.plan.batch_s, forwarder.appended)
+        process.stores_with(self.pipeline)
         await forwarder.learn()
         process.runs(forwarder.run(), self.pipeline.run(), self.produce(self.pipeline), _tend(worker))
 

@@ -763,6 +763,7 @@ CONFIRM = record(
     others=(table(each(20, ACCOUNT)), {}),
     fenced=(text(500), ""),
     fencedInstance=(text(64), ""),
+    receiver=(text(64), ""),
 )
 
 

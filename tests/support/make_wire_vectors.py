@@ -713,6 +713,7 @@ def other_vectors() -> list[Vector]:
             "press-2": MachineConfirm(epoch="", through=0),
         },
         others={"press-1": [MachineConfirm(epoch="8899aabbccddeeff", through=9, highest=9)]},
+        receiver="ffeeddccbbaa9988",
     )
     fenced = Confirm(
         timestamp=TIME_US // 1000, machines={}, fenced="two installations; stop one", fenced_instance="00ff00ff00ff00ff"

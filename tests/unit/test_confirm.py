@@ -28,6 +28,7 @@ def test_the_keys_on_the_wire() -> None:
         "others": {},
         "fenced": "",
         "fencedInstance": "",
+        "receiver": "",
     }
     assert decode(said.encode()) == said
 

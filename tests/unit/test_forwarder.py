@@ -556,6 +556,34 @@ async def test_what_the_receiver_lost_of_an_epoch_that_is_over_is_declared_dropp
             assert old not in one.outbox.held()
 
 
+async def test_an_epoch_that_is_over_is_told_of_until_this_run_of_the_receiver_lacks_nothing_of_it() -> None:
+    """Its database may be a backup of before that epoch: then it can not ask for it."""
+    async with site(grace_s=0) as one, one.receiver() as cloud:
+        old = await over(one)
+
+        async def unanswered() -> dict[Lane, int]:
+            return one.forwarder.unanswered(await one.worker.call(Outbox.formers))
+
+        async with one.running():
+            await cloud.say(of(old, 5))
+            await until(lambda: one.forwarder.unanswered({old: 5}) == {})
+            await cloud.say(Confirm(timestamp=1, machines={}, receiver="another run"))
+            await until(lambda: one.forwarder.unanswered({old: 5}) == {old: 5})
+            await cloud.say(of(old, 0, (1, 5)).model_copy(update={"receiver": "another run"}))
+            await until(lambda: bool(one.outbox.held().get(old, Held(0)).dropped))
+            assert await unanswered() == {}, "the heartbeat names it among those that hold something"
+            await cloud.say(of(old, 5).model_copy(update={"receiver": "another run"}))
+            await until(lambda: old not in one.outbox.held())
+            await until(lambda: one.forwarder.unanswered({old: 5}) == {old: 5})
+            await cloud.say(of(old, 5).model_copy(update={"receiver": "another run"}))
+            await until(lambda: one.forwarder.unanswered({old: 5}) == {})
+
+
+async def test_who_delivers_to_the_broker_asks_nobody() -> None:
+    async with site("broker") as one:
+        assert one.forwarder.unanswered({LANE: 5}) == {}
+
+
 async def test_nothing_is_declared_of_an_epoch_that_somebody_else_may_have() -> None:
     async with site(grace_s=0) as one, one.receiver() as cloud:
         old, foreign = await over(one), Lane("press", "f0" * 8)

@@ -177,6 +177,14 @@ def test_of_too_many_epochs_those_go_first_that_somebody_waits_for() -> None:
     assert {lane.epoch for lane in waiting} <= others.keys()
 
 
+def test_epochs_that_are_over_are_told_as_sent_whole_where_there_is_room() -> None:
+    formers = {Lane("press", f"{at:04x}"): at for at in range(1, OTHERS_MAX + 5)} | {Lane("oven", "22"): 9}
+    others = told(held={PRESS: Held(9), Lane("press", "11"): Held(7)}, formers=formers).others
+    assert list(others["press"]) == ["11", *(f"{at:04x}" for at in range(1, OTHERS_MAX))]
+    [one] = others["oven"].values()
+    assert (one.last_seq, one.sent_seq, one.sent_highest, one.dropped) == (9, 9, 9, [])
+
+
 def test_a_drivers_words_are_never_what_stops_the_heartbeat() -> None:
     status = told(devices={"plc-1": ("press", DeviceState("away", NOW_US, "half \ud800 a\x00character\n"))})
     assert status.devices["plc-1"].reason == "half ? a\x00character\n"

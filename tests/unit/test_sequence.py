@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 
 from cloud import sequence
 from cloud.sequence import Span
+from cloud.speakers import Speakers
 from cloud.store.contract import Ledger
 from protocols.uplink import ranges
 from protocols.uplink.batch import SEQ_MAX
 from protocols.uplink.confirm import MISSING_RANGES_MAX, MachineConfirm
 from protocols.uplink.ranges import Range, Ranges
+from protocols.uplink.status import OTHERS_MAX
 
 numbers = st.integers(1, 40)
 number_sets = st.frozensets(numbers, max_size=30)
@@ -102,6 +104,16 @@ def assert_confirm_is_true(told: MachineConfirm, there: set[int] | frozenset[int
     assert set(range(1, told.through + 1)) <= there
     assert not missing & there
     assert {n for n in range(told.through + 1, told.highest + 1) if n not in missing} <= there
+
+
+def test_the_epochs_that_the_gateway_asks_for_go_before_those_that_something_was_stored_in_lately() -> None:
+    def lane(at: int, *, named: bool) -> sequence.Lane:
+        return sequence.Lane("m", Ledger(f"e{at:03}", (), (), 0, named=named), lately=not named)
+
+    lanes = [lane(at, named=at >= OTHERS_MAX) for at in range(2 * OTHERS_MAX)]
+    told = sequence.told([*lanes, lane(999, named=True)], "e999", None, Speakers())
+    assert told.machines["m"].epoch == "e999"
+    assert [one.epoch for one in told.others["m"]] == [f"e{at:03}" for at in range(OTHERS_MAX, 2 * OTHERS_MAX)]
 
 
 def test_nothing_known_is_confirmed_as_nothing() -> None:
