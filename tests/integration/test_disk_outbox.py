@@ -92,8 +92,8 @@ def test_no_pickle_goes_in_or_out(tmp_path: Path) -> None:
 
 def test_sqlite_really_syncs_every_commit(tmp_path: Path) -> None:
     outbox = DiskOutbox(tmp_path, reserve_bytes=0)
-    [(synchronous,)] = outbox._rows.sql("PRAGMA synchronous").fetchall()
-    [(journal,)] = outbox._rows.sql("PRAGMA journal_mode").fetchall()
+    [(synchronous,)] = outbox._database.rows.sql("PRAGMA synchronous").fetchall()
+    [(journal,)] = outbox._database.rows.sql("PRAGMA journal_mode").fetchall()
     assert (synchronous, journal) == (2, "wal")
     outbox.close()
 
@@ -248,7 +248,7 @@ def test_many_rows_are_deleted_a_part_at_a_time_and_survive_a_restart_meanwhile(
     outbox.tend(3)
 
     def rows() -> int:
-        return int(outbox._rows.sql("SELECT count(*) FROM Cache WHERE key > 0").fetchall()[0][0])
+        return int(outbox._database.rows.sql("SELECT count(*) FROM Cache WHERE key > 0").fetchall()[0][0])
 
     assert 10 < rows() < 10_000
     outbox.close()
@@ -386,7 +386,7 @@ def test_a_disk_that_becomes_read_only_is_an_error_in_one_sentence_and_not_the_e
 
     outbox = DiskOutbox(small_disk / "o", reserve_bytes=1 << 20)
     outbox.append([draft(), draft()], 1)
-    outbox._rows.close()  # a file that is open for writing would forbid the remount
+    outbox._database.rows.close()  # a file that is open for writing would forbid the remount
     os.close(outbox._lock)
     remount("ro")
     outbox._lock = os.open(small_disk / "o" / "lock", os.O_RDONLY)
@@ -394,7 +394,7 @@ def test_a_disk_that_becomes_read_only_is_an_error_in_one_sentence_and_not_the_e
         outbox.append([draft()], 2)
     outbox.tend(4)
     os.close(outbox._lock)
-    outbox._rows.close()
+    outbox._database.rows.close()
     remount("rw")
     outbox._lock = os.open(small_disk / "o" / "lock", os.O_RDWR)
     assert outbox.append([draft()], 5) == [3]

@@ -245,7 +245,7 @@ def test_damage_in_operation_does_not_stop_appending(tmp_path: Path) -> None:
         for page in range(2, database.stat().st_size // 4096):
             file.seek(4096 * page)
             file.write(b"\xee" * 4096)
-    outbox._rows.close()  # so that nothing of it is in memory
+    outbox._database.rows.close()  # so that nothing of it is in memory
     assert outbox.append([draft(b"new")], 1) == [1]
     assert outbox.epoch != epoch
     assert any("was damaged" in sentence for sentence in outbox.news)

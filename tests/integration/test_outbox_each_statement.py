@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from agent.outbox import disk
+from agent.outbox import database
 from agent.outbox.contract import Draft, Encoded, Lane, OutboxError
 from agent.outbox.disk import DiskOutbox
 
@@ -112,7 +112,7 @@ def in_memory(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_whichever_statement_fails_everything_is_there_once(in_memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disk, "PAUSES_S", (0.0,))
+    monkeypatch.setattr(database, "PAUSES_S", (0.0,))
     sound = Statements()
     play(in_memory / "sound", sound, monkeypatch)
     ours = [(at, sql) for at, sql in enumerate(sound.seen, 1) if "Settings" not in sql and "PRAGMA" not in sql]

@@ -69,7 +69,7 @@ c, d = draft("c"), draft("d")
 outbox.offer(lane, 1, 1)
 fail(fsync=1_000_000)
 refused([c, d])
-outbox._rows.close()  # it cannot empty its log; so whoever opens it next finds the transaction there
+outbox._database.rows.close()  # it cannot empty its log; so whoever opens it next finds the transaction there
 refused([draft("never given again")])
 assert outbox.stats().batches in (2, 4)
 fail()
@@ -84,7 +84,7 @@ c, d = draft("c"), draft("d")
 session = outbox.next_session()
 fail(fsync=1_000_000)
 refused([c, d])
-outbox._rows.close()
+outbox._database.rows.close()
 database, away = Path(sys.argv[1]) / "queue", Path(sys.argv[1]) / "away"
 database.rename(away)  # the disk cannot even be read for a while
 before = outbox.held()
@@ -143,7 +143,7 @@ outbox.append([], 3)  # whatever becomes of it, nothing is set aside
 threading.Timer(0.1, fail).start()
 assert len(outbox.pending(lane, 1, 9, 9)) == 6, "it is tried again by itself"
 fail(reads=1_000_000)
-outbox._patience.failed(time.monotonic() - 2 * reading.PATIENCE_S)
+outbox._database._patience.failed(time.monotonic() - 2 * reading.PATIENCE_S)
 reading.PEACE_S, reading.PATIENCE_S = 1e9, 0.0
 try:
     outbox.pending(lane, 1, 9, 9)
@@ -249,7 +249,7 @@ def test_a_place_that_stays_unreadable_is_salvaged_around_after_a_while(
     outbox = DiskOutbox(tmp_path, reserve_bytes=0)
     draft = Draft("m", lambda _, seq: Encoded(b"%d" % seq))
     outbox.append([draft] * 3, 1)
-    lane, rows = Lane("m", outbox.epoch), outbox._rows
+    lane, rows = Lane("m", outbox.epoch), outbox._database.rows
 
     def fails(*_: int) -> list[Stored]:
         error = sqlite3.OperationalError("disk I/O error")

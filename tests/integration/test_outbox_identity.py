@@ -10,6 +10,7 @@ import pytest
 
 from agent.outbox import identity
 from agent.outbox.contract import Draft, Encoded, Former, Lane, OutboxFull
+from agent.outbox.database import Database
 from tests.support.timed_outbox import TimedOutbox
 
 
@@ -215,7 +216,7 @@ def test_a_full_disk_does_not_keep_it_from_opening_after_a_boot(
         raise OutboxFull("no space; make some")
 
     with monkeypatch.context() as disk:
-        disk.setattr(TimedOutbox, "_write", full)
+        disk.setattr(Database, "write", full)
         outbox = TimedOutbox(tmp_path / "o", reserve_bytes=0)
     epoch = outbox.epoch
     assert epoch != before

@@ -127,7 +127,7 @@ def test_a_crash_takes_none_of_its_time(gateway: Gateway) -> None:
     gateway.fill()
     gateway.goes_on(3600)
     gateway.goes_on(3600)
-    clock = gateway.outbox._clock
+    clock = gateway.outbox._database.clock
     whole = gateway.outbox._lanes.whole
     again = SteadyClock(lambda: 1.0, whole.steady_us, whole.wall_us)
     assert again.now_us(gateway.now_us) == clock.now_us(gateway.now_us) == START_S * S + 3 * 3600 * S
