@@ -3,7 +3,7 @@
 Pure. Every number is in one state: *stored*; *dropped*: let go by its gateway, or a dead letter, with the reason;
 *in flight*: given, and not yet sent as far as its gateway has said, so that it still has it; *missing*: everything
 else that is known to exist. A gap in an epoch that the gateway's last status does not name any more is missing: nobody
-has it.
+has it. So is one above the last number that the gateway says it gave, where it said more before.
 """
 
 from __future__ import annotations
@@ -48,8 +48,7 @@ def statement(ledger: Ledger, first: int = 1) -> Statement:
     there = ranges.union(ledger.stored, ledger.dropped)
     dropped = ranges.minus(ranges.common(scope, ledger.dropped), ledger.stored)
     gaps = ranges.minus(scope, there)
-    sent = ledger.sent if ledger.named else last
-    missing = ranges.common(gaps, ((1, sent),)) if sent else ()
+    missing = ranges.common(gaps, _no_longer_there(ledger)) if ledger.named else gaps
     return Statement(
         epoch=ledger.epoch,
         first=first,
@@ -62,6 +61,13 @@ def statement(ledger: Ledger, first: int = 1) -> Statement:
         missing_ranges=missing,
         readings=ledger.readings,
     )
+
+
+def _no_longer_there(ledger: Ledger) -> Ranges:
+    """Of an epoch that its gateway names: what it has handed over, and what its outbox has lost."""
+    sent = ((1, ledger.sent),) if ledger.sent else ()
+    has_lost = ledger.vouched is not None and ledger.vouched < ledger.given
+    return ranges.union(sent, (((ledger.vouched or 0) + 1, ledger.given),) if has_lost else ())
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ The sets of numbers are protocols/uplink/ranges.py; here is what the receiver ma
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import Enum
 from itertools import islice
 from typing import NamedTuple
 
@@ -73,6 +74,39 @@ def said(status: Status) -> Iterator[tuple[str, str, MachineNumbers]]:
     for name, of_epochs in others.items():
         for epoch, numbers in of_epochs.items():
             yield name, epoch, numbers
+
+
+class Fall(Enum):
+    """A status says of a lane that fewer numbers were given than its gateway said before."""
+
+    NONE = "it does not"
+    OURS = "and the same installation said it: what its outbox gave above is lost there"
+    ANOTHERS = "and another installation said it, which may have the rest still"
+
+
+def fall(before: Status | None, now: Status, machine: str, epoch: str) -> Fall:
+    """`before`: the last status of the same gateway that told of its numbers; `now` is not history.
+
+    Within a session a lower number comes late, or twice, because an outbox is opened before the gateway connects.
+    """
+    if before is None or (before.session, before.instance) == (now.session, now.instance):
+        return Fall.NONE
+    was, is_now = (_given(status, machine, epoch) for status in (before, now))
+    if was is None or is_now is None or is_now >= was:
+        return Fall.NONE
+    is_same = before.instance == now.instance and before.session < now.session
+    return Fall.OURS if is_same else Fall.ANOTHERS
+
+
+def given(numbers: MachineNumbers) -> int:
+    """The last number given, as far as a status says: a stranger's may say that it sent more."""
+    return max(numbers.last_seq, numbers.sent_seq)
+
+
+def _given(status: Status, machine: str, epoch: str) -> int | None:
+    of_epochs: Mapping[str, MachineNumbers] = status.others.get(machine, {})
+    found = status.machines.get(machine) if status.epoch == epoch else of_epochs.get(epoch)
+    return None if found is None else given(found)
 
 
 class Span(NamedTuple):

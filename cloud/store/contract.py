@@ -25,6 +25,10 @@ Rules:
    the true zero hour of its span, every batch of the span is corrected, once, by the difference from its mark: the
    latest values at once, the readings by the time that `tend` says that there is no more; what arrives later, as it is
    stored. What is told first of a span stays. Keys and duplicates are recognised as ever.
+10. Where a gateway's status says a lower last number of an epoch than the one before it, which was of another session,
+   the outbox has lost its end: it was damaged or put back. The numbers up to the highest that was ever said exist, and
+   are missing. They are `known`, so that confirms ask for them, where the same installation says it; another one may be
+   a copy, and what it was copied from may have them still. While one is fenced nothing follows from its word.
 """
 
 from __future__ import annotations
@@ -244,6 +248,8 @@ class Ledger:
     `known`: the highest number known to exist, from what was stored, or declared sent or dropped.
     `given`, `sent`: the highest that the gateway said it has given, and handed to the broker without a gap below.
     `named`: whether the gateway's last status still named this epoch. `readings`: stored in it.
+    `vouched`: the highest that the gateway still says it has given, where its outbox has lost its end (rule 10);
+    None: `given`.
     """
 
     epoch: str
@@ -254,6 +260,7 @@ class Ledger:
     sent: int = 0
     named: bool = False
     readings: int = 0
+    vouched: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

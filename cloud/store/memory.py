@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from cloud import sequence, speakers
-from cloud.sequence import Span, overlay, said
+from cloud.sequence import Fall, Span, fall, given, overlay, said
 from cloud.store.contract import (
     Beat,
     ClockSpan,
@@ -174,15 +174,16 @@ class MemoryStore:
             if history and epoch_name not in self._machines.get(topic, Machine()).epochs:
                 continue
             epoch = self._epoch(self._machines.setdefault(topic, Machine()), epoch_name)
-            if not history:
-                epoch.gateway = item.topic.thing
-                epoch.named_us = item.received_us
             for first, last, reason in numbers.dropped:
                 if last >= max(first, 1):
                     epoch.lose(max(first, 1), last, reason)
             epoch.known = max(epoch.known, numbers.sent_seq, numbers.sent_highest)
-            epoch.given = max(epoch.given, numbers.last_seq, numbers.sent_seq)
+            epoch.given = max(epoch.given, given(numbers))
             epoch.sent = max(epoch.sent, numbers.sent_seq)
+            if not history:
+                epoch.gateway = item.topic.thing
+                fallen = Fall.NONE if gateway.speakers.fenced else fall(before.status, item.status, name, epoch_name)
+                epoch.name(item.received_us, given(numbers), fallen)
         for topic, ranked in self._spans.tell(item.topic, item.status, item.received_us):
             if 0 <= ranked[1].time_us <= item.received_us + self._future_tolerance_us:
                 self._compete(self._machines[topic], [ranked])

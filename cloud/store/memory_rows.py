@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from cloud.sequence import Span, overlay
+from cloud.sequence import Fall, Span, overlay
 from cloud.speakers import Speakers
 from cloud.store.contract import GATEWAY_EVENTS_MAX, GatewayEvent, LatestValue, Ledger
 from protocols.uplink import ranges
@@ -22,6 +22,7 @@ class Epoch:
     known: int = 0
     given: int = 0
     sent: int = 0
+    vouched: int = 0
     named_us: int | None = None
     stored_us: int | None = None
     readings: int = 0
@@ -33,12 +34,19 @@ class Epoch:
         dropped = ranges.union([(span.first, span.last) for span in self.dropped], ())
         named = status_us is not None and self.named_us == status_us
         lost = ranges.minus(dropped, stored)
-        return Ledger(name, stored, lost, self.known, self.given, self.sent, named, self.readings)
+        return Ledger(name, stored, lost, self.known, self.given, self.sent, named, self.readings, self.vouched)
 
     def sent_by(self, gateway: str) -> None:
         """What a batch says counts as long as no status has named this epoch."""
         if gateway and self.named_us is None:
             self.gateway = gateway
+
+    def name(self, now_us: int, last: int, fallen: Fall) -> None:
+        """A status that is not history says that `last` was given."""
+        self.named_us = now_us
+        self.vouched = last if fallen is not Fall.NONE else max(self.vouched, last)
+        if fallen is Fall.OURS:
+            self.known = max(self.known, self.given)
 
     def lose(self, first: int, last: int, reason: str) -> None:
         """Numbers that were let go."""

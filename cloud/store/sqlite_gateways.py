@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cloud import speakers
 from cloud.speakers import News, Speakers
@@ -28,8 +29,16 @@ class _Row:
     noted: str
 
 
-def take(connection: sqlite3.Connection, beat: Beat, plant: int) -> bool:
-    """A status or will. Whether it was of an older session than the highest heard."""
+class Taken(NamedTuple):
+    """Of a status: whether it was overtaken by what is known, and the gateway's last one before that it can be held
+    against: None where it is history, or one of two installations is fenced."""
+
+    is_history: bool
+    before: Status | None
+
+
+def take(connection: sqlite3.Connection, beat: Beat, plant: int) -> Taken:
+    """A status or will."""
     before = _row(connection, plant, beat.topic.thing)
     after = hear(before.heard, beat.status, retained=beat.retained, received_us=beat.received_us)
     history = is_history(before.heard, beat.status, retained=beat.retained)
@@ -50,7 +59,7 @@ def take(connection: sqlite3.Connection, beat: Beat, plant: int) -> bool:
     for one in news:
         _note(connection, before.id, beat.received_us, one.event, one.detail)
     _note_presence(connection, before, after, beat.received_us)
-    return history
+    return Taken(history, None if history or now.fenced else before.heard.status)
 
 
 def _note_presence(connection: sqlite3.Connection, before: _Row, after: Heard, now_us: int) -> None:

@@ -139,8 +139,8 @@ class Group:
         if not 0 <= item.status.timestamp <= TIMESTAMP_MS_MAX:
             self._dead(item, "timestamp is not milliseconds since 1970")
             return Committed.DEAD
-        history = sqlite_gateways.take(self._connection, item, plant_id)
-        self._numbers.say(item, plant_id, history=history)
+        taken = sqlite_gateways.take(self._connection, item, plant_id)
+        self._numbers.say(item, plant_id, taken.before, history=taken.is_history)
         sqlite_clock.tell(self._connection, item, plant_id, self._future_tolerance_us)
         return Committed.BEAT
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass, field
 
-from cloud.sequence import Span, overlay, said
+from cloud.sequence import Fall, Span, fall, given, overlay, said
 from cloud.store.contract import Beat
 from cloud.store.sqlite_catalog import Catalog, Epoch, Machine
 from protocols.uplink.batch import SEQ_MAX
 from protocols.uplink.ranges import of
+from protocols.uplink.status import Status
 from protocols.uplink.topics import MachineTopic
 
 
@@ -59,8 +60,11 @@ class Numbers:
         self._overlay(epoch.id, Span(first, last, reason))
         self._know(epoch, last)
 
-    def say(self, beat: Beat, plant_id: int, *, history: bool) -> None:
-        """What a gateway's status says of its numbers. An old message makes no new epoch."""
+    def say(self, beat: Beat, plant_id: int, before: Status | None, *, history: bool) -> None:
+        """What a gateway's status says of its numbers. An old message makes no new epoch.
+
+        `before`: the gateway's last status before, where this one can be held against it.
+        """
         for name, epoch_name, numbers in said(beat.status):
             epoch = self._epoch(beat, MachineTopic(beat.topic.plant, name), epoch_name, plant_id, history=history)
             if epoch is None:
@@ -71,12 +75,22 @@ class Numbers:
                     self._overlay(epoch.id, Span(max(first, 1), last, reason))
                     known = max(known, last)
             self._know(epoch, known)
-            named_us = None if history else beat.received_us
-            self._connection.execute(
-                "UPDATE epochs SET given = max(given, ?), sent = max(sent, ?), named_us = coalesce(?, named_us)"
-                " WHERE id = ?",
-                (max(numbers.last_seq, numbers.sent_seq), numbers.sent_seq, named_us, epoch.id),
+            ((highest,),) = self._connection.execute(
+                "UPDATE epochs SET given = max(given, ?), sent = max(sent, ?) WHERE id = ? RETURNING given",
+                (given(numbers), numbers.sent_seq, epoch.id),
             )
+            if not history:
+                fallen = fall(before, beat.status, name, epoch_name)
+                self._name(epoch, beat.received_us, given(numbers), fallen, highest)
+
+    def _name(self, epoch: Epoch, now_us: int, last: int, fallen: Fall, highest: int) -> None:
+        """A status that is not history says that `last` was given in this epoch, and `highest` at some time."""
+        self._connection.execute(
+            "UPDATE epochs SET named_us = ?1, vouched = CASE WHEN ?3 THEN ?2 ELSE max(vouched, ?2) END WHERE id = ?4",
+            (now_us, last, fallen is not Fall.NONE, epoch.id),
+        )
+        if fallen is Fall.OURS:
+            self._know(epoch, highest)
 
     def write(self) -> None:
         """Everything that waits."""

@@ -55,7 +55,7 @@ def latest(connection: sqlite3.Connection, machine: MachineTopic | None) -> list
 
 
 _LEDGER = (
-    "epochs.id, epoch, known, given, sent, coalesce(named_us = status_us, 0), readings_ever FROM epochs"
+    "epochs.id, epoch, known, given, sent, coalesce(named_us = status_us, 0), readings_ever, vouched FROM epochs"
     " JOIN machines ON machines.id = machine_id"
     " LEFT JOIN gateways ON gateways.plant_id = machines.plant_id AND gateways.name = epochs.gateway"
 )
@@ -79,6 +79,7 @@ def _ledger(
     sent: int,
     named: int,
     readings: int,
+    vouched: int,
 ) -> Ledger:
     stored: list[ranges.Range] = []
     dropped: list[ranges.Range] = []
@@ -87,7 +88,7 @@ def _ledger(
     ):
         (stored if reason is None else dropped).append((first, last))
     lost = ranges.union(dropped, ())  # neighbours may differ in their reason
-    return Ledger(epoch, tuple(stored), lost, known, given, sent, bool(named), readings)
+    return Ledger(epoch, tuple(stored), lost, known, given, sent, bool(named), readings, vouched)
 
 
 def losses(connection: sqlite3.Connection, machine: MachineTopic, epoch: str) -> list[Loss]:

@@ -238,4 +238,10 @@ _THIRD = (
         WHERE place = 1""",
 )
 
-MIGRATIONS = (_FIRST, _SECOND, _THIRD)
+_FOURTH = (
+    # The last number that the gateway still says it has given; below `given` where its outbox has lost its end.
+    "ALTER TABLE epochs ADD COLUMN vouched INTEGER NOT NULL DEFAULT 0",
+    "UPDATE epochs SET vouched = given",
+)
+
+MIGRATIONS = (_FIRST, _SECOND, _THIRD, _FOURTH)

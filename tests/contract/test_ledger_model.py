@@ -16,13 +16,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from cloud import speakers
 from cloud.completeness import statement
+from cloud.speakers import Speakers
 from cloud.store.contract import Committed, Ledger, Loss, Number, Store, Telemetry, Told, Undecodable
 from cloud.store.memory import MemoryStore
 from cloud.store.sqlite import SqliteStore
 from protocols.uplink import ranges
 from protocols.uplink.confirm import MachineConfirm
-from protocols.uplink.status import MachineNumbers
+from protocols.uplink.presence import Heard, hear, is_history
+from protocols.uplink.status import MachineNumbers, Status
 from protocols.uplink.topics import MachineTopic
 from protocols.values import ValueType
 from tests.contract.store_cases import GATEWAY, NOW, OVEN, PRESS, SECOND, beat, one_column, telemetry, with_plant
@@ -51,6 +54,7 @@ class ModelEpoch:
     known: int = 0
     given: int = 0
     sent: int = 0
+    vouched: int = 0
     named_us: int = 0
 
     def lose(self, first: int, last: int, reason: str) -> None:
@@ -64,7 +68,8 @@ class ModelEpoch:
             return "stored"
         if seq in self.dropped:
             return "dropped"
-        return "in flight" if self.is_named(status_us) and seq > self.sent else "missing"
+        is_held = seq > self.sent and not self.vouched < seq <= self.given
+        return "in flight" if self.is_named(status_us) and is_held else "missing"
 
     def is_named(self, status_us: int) -> bool:
         """Whether the gateway's last live status still named this epoch."""
@@ -73,9 +78,14 @@ class ModelEpoch:
 
 @dataclass
 class Model:
+    """`heard`, `speakers`: by their own rules, which have tests of their own. `told`: what the gateway's last status
+    said of each lane that it named."""
+
     epochs: dict[Key, ModelEpoch] = field(default_factory=dict)
     status_us: int = 0
-    session: int = 0
+    heard: Heard = field(default_factory=Heard)
+    speakers: Speakers = field(default_factory=Speakers)
+    told: dict[Key, int] = field(default_factory=dict)
 
     def epoch(self, machine: MachineTopic, name: str) -> ModelEpoch:
         return self.epochs.setdefault((machine, name), ModelEpoch())
@@ -143,27 +153,54 @@ class LedgerMachine(RuleBasedStateMachine):
         if found is not None and seq <= max(found.given, found.known):
             found.lose(seq, seq, DEAD_LETTER)
 
-    @rule(epoch=epochs, says=st.dictionaries(machines, numbers), session=st.integers(1, 3))
-    def status(self, epoch: str, says: dict[MachineTopic, MachineNumbers], session: int) -> None:
+    @rule(
+        epoch=epochs,
+        says=st.dictionaries(machines, numbers),
+        session=st.integers(1, 5),
+        instance=st.sampled_from(["a", "a", "b"]),
+        pause_s=st.sampled_from([1, 90]),
+    )
+    def status(
+        self, epoch: str, says: dict[MachineTopic, MachineNumbers], session: int, instance: str, pause_s: int
+    ) -> None:
         """One of an older session comes late: it lets known numbers grow, and makes nothing new."""
+        self.now_us += pause_s * SECOND
         said = {machine.machine: one for machine, one in says.items()}
-        item = beat(said, epoch=epoch, session=session, received_us=self._now())
+        item = beat(said, epoch=epoch, session=session, instance=instance, received_us=self._now())
         assert list(self.store.commit([item])) == [Committed.BEAT]
-        is_late = session < self.model.session
+        model, before = self.model, self.model.heard.status
+        is_late = is_history(model.heard, item.status, retained=False)
+        model.heard = hear(model.heard, item.status, retained=False, received_us=item.received_us)
+        model.speakers, _ = speakers.heard(model.speakers, instance, "", item.received_us)
         if not is_late:
-            self.model.status_us, self.model.session = item.received_us, session
+            model.status_us = item.received_us
         for machine, one in says.items():
-            if is_late and (machine, epoch) not in self.model.epochs:
+            if is_late and (machine, epoch) not in model.epochs:
                 continue
-            self._said(self.model.epoch(machine, epoch), one, 0 if is_late else item.received_us)
+            found = model.epoch(machine, epoch)
+            self._said(found, one)
+            if not is_late:
+                found.named_us = item.received_us
+                self._vouched(found, (machine, epoch), max(one.last_seq, one.sent_seq), before, item.status)
+        if not is_late:
+            model.told = {(machine, epoch): max(one.last_seq, one.sent_seq) for machine, one in says.items()}
 
-    def _said(self, found: ModelEpoch, one: MachineNumbers, named_us: int) -> None:
+    def _said(self, found: ModelEpoch, one: MachineNumbers) -> None:
         for first, last, reason in one.dropped:
             found.lose(first, last, reason)
         found.known = max(found.known, one.sent_seq)
         found.given = max(found.given, one.last_seq, one.sent_seq)
         found.sent = max(found.sent, one.sent_seq)
-        found.named_us = named_us or found.named_us
+
+    def _vouched(self, found: ModelEpoch, key: Key, last: int, before: Status | None, now: Status) -> None:
+        """Whether the outbox has lost its end."""
+        is_lower = last < self.model.told.get(key, 0) and not self.model.speakers.fenced
+        if before is None or not is_lower or (before.session, before.instance) == (now.session, now.instance):
+            found.vouched = max(found.vouched, last)
+            return
+        found.vouched = last
+        if before.instance == now.instance and before.session < now.session:
+            found.known = max(found.known, found.given)
 
     # --- what becomes of the database ---
 
@@ -193,6 +230,7 @@ class LedgerMachine(RuleBasedStateMachine):
         dropped = model.dropped.keys() - model.stored
         assert (found.stored, found.dropped) == (ranges.of(model.stored), ranges.of(dropped))
         assert (found.known, found.given, found.sent) == (model.known, model.given, model.sent)
+        assert found.vouched == model.vouched
         assert found.named == model.is_named(self.model.status_us)
         assert _reasons(losses) == {seq: model.dropped[seq] for seq in dropped}
         said = statement(found)

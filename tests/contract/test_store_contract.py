@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from cloud.completeness import statement
 from cloud.store.contract import (
     GATEWAY_EVENTS_MAX,
     Beat,
@@ -497,6 +498,66 @@ def test_what_a_gateway_says_of_its_numbers_only_grows(store: Store) -> None:
     store.commit([beat({"press-1": MachineNumbers(last_seq=12, sent_seq=6)}, session=1, received_us=NOW + 2)])
     (found,) = store.ledgers(PRESS)
     assert (found.given, found.sent, found.named) == (12, 6, True), "an old session's word counts, but names nothing"
+
+
+def says(last: int, session: int, at_s: int, instance: str = "a", **more: Any) -> Beat:
+    numbers = MachineNumbers(last_seq=last, sent_seq=min(last, 5))
+    return beat({"press-1": numbers}, session=session, instance=instance, received_us=NOW + at_s * SECOND, **more)
+
+
+def account(store: Store) -> tuple[int, int, int, list[tuple[int, int]]]:
+    """(known, in flight, missing, what the confirm names as missing)."""
+    (found,) = store.ledgers(PRESS)
+    stated = statement(found)
+    return found.known, stated.in_flight, stated.missing, store.confirm(GATEWAY).machines["press-1"].missing
+
+
+def test_an_outbox_that_has_lost_its_end_is_asked_for_it(store: Store) -> None:
+    store.commit([says(20, 1, 0), *(telemetry(seq) for seq in range(1, 6))])
+    assert account(store) == (5, 15, 0, [])
+    store.commit([says(12, 2, 10)])
+    assert account(store) == (20, 7, 8, [(6, 20)]), "up to 12 it has them still, and sends them"
+    store.commit([says(12, 2, 20), *(telemetry(seq) for seq in range(6, 13))])
+    assert account(store) == (20, 0, 8, [(13, 20)])
+    declared = MachineNumbers(last_seq=20, sent_seq=12, dropped=[(13, 20, "destroyed")])
+    store.commit([beat({"press-1": declared}, session=2, instance="a", received_us=NOW + 30 * SECOND)])
+    assert account(store) == (20, 0, 0, [])
+
+
+def test_a_lower_number_within_a_session_is_a_status_that_came_late(store: Store) -> None:
+    store.commit([says(12, 1, 0), says(20, 1, 10), says(12, 1, 20), *(telemetry(seq) for seq in range(1, 6))])
+    assert account(store) == (5, 15, 0, [])
+    store.commit([says(18, 2, 30)])
+    assert account(store) == (5, 15, 0, []), "held against the status before, which was the late one"
+    store.commit([says(12, 1, 40), says(19, 1, 50, retained=True)])
+    assert account(store) == (5, 15, 0, []), "history says nothing of the end"
+    store.commit([says(17, 3, 60, retained=True)])
+    assert account(store) == (20, 12, 3, [(6, 20)]), "a retained status is the last word of its session"
+
+
+def test_what_an_older_session_said_it_gave_is_missing_whenever_that_is_heard(store: Store) -> None:
+    store.commit([says(10, 2, 0), *(telemetry(seq) for seq in range(1, 6))])
+    store.commit([says(14, 1, 10)])
+    assert account(store)[1:3] == (5, 4)
+
+
+def test_what_another_installation_does_not_have_is_missing_and_not_asked_for(store: Store) -> None:
+    """A copy, perhaps: what it was copied from may still be alive, and would let go of what it hears to be dropped."""
+    store.commit([says(20, 1, 0), *(telemetry(seq) for seq in range(1, 6))])
+    store.commit([says(12, 2, 10, "b")])
+    assert account(store) == (5, 7, 8, [])
+    store.commit([says(21, 3, 20, "a")])
+    assert store.gateways()[0].speakers.fenced == "b"
+    assert account(store) == (5, 16, 0, [])
+    store.commit([says(12, 4, 30, "b"), says(12, 5, 40, "b")])
+    assert account(store) == (5, 16, 0, []), "nothing follows from the word of one of two"
+
+
+def test_a_copy_under_a_name_of_its_own_says_nothing_of_the_original(store: Store) -> None:
+    copied = GatewayTopic(PLANT, "gw-2")
+    store.commit([says(20, 1, 0), *(telemetry(seq) for seq in range(1, 6))])
+    store.commit([says(12, 1, 10, "b", gateway=copied), says(12, 2, 20, "b", gateway=copied)])
+    assert account(store) == (5, 15, 0, [])
 
 
 def test_a_will_leaves_the_lanes_named(store: Store) -> None:

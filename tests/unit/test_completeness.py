@@ -14,16 +14,25 @@ from protocols.uplink import ranges
 numbers = st.sets(st.integers(1, 40))
 
 
-@given(numbers, numbers, *[st.integers(0, 45)] * 3, st.booleans(), st.integers(1, 45))
+@given(numbers, numbers, *[st.integers(0, 45)] * 3, st.booleans(), st.integers(1, 45), st.none() | st.integers(0, 45))
 def test_every_number_is_in_one_state(
-    stored: set[int], dropped: set[int], known: int, given_: int, sent: int, named: bool, first: int
+    stored: set[int],
+    dropped: set[int],
+    known: int,
+    given_: int,
+    sent: int,
+    named: bool,
+    first: int,
+    vouched: int | None,
 ) -> None:
-    ledger = Ledger("e1", ranges.of(stored), ranges.of(dropped - stored), known, given_, sent, named)
+    dropped_ranges = ranges.of(dropped - stored)
+    ledger = Ledger("e1", ranges.of(stored), dropped_ranges, known, given_, sent, named, vouched=vouched)
     found = statement(ledger, first)
     last = max([known, given_, *stored, *(dropped - stored), 0])
     scope = set(range(first, last + 1))
     gaps = scope - stored - dropped
-    missing = {n for n in gaps if not named or n <= sent}
+    lost = set() if vouched is None else set(range(vouched + 1, given_ + 1))
+    missing = {n for n in gaps if not named or n <= sent or n in lost}
     assert found.batches == len(scope)
     assert found.stored == len(scope & stored)
     assert found.dropped == len((scope & dropped) - stored)

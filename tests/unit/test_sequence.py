@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud import sequence
-from cloud.sequence import Span
+from cloud.sequence import Fall, Span, fall
 from cloud.speakers import Speakers
 from cloud.store.contract import Ledger
 from protocols.uplink import ranges
 from protocols.uplink.batch import SEQ_MAX
 from protocols.uplink.confirm import MISSING_RANGES_MAX, MachineConfirm
 from protocols.uplink.ranges import Range, Ranges
-from protocols.uplink.status import OTHERS_MAX
+from protocols.uplink.status import OTHERS_MAX, MachineNumbers, Status
 
 numbers = st.integers(1, 40)
 number_sets = st.frozensets(numbers, max_size=30)
@@ -145,3 +146,37 @@ def test_a_hundred_million_numbers_are_one_range() -> None:
     assert found == ((1, 100_000_000),)
     assert ranges.add(found, 100_000_001) == ((1, 100_000_001),)
     assert sequence.overlay([Span(1, 100_000_000)], Span(7, 9, "disk full")) == [Span(1, 100_000_000)]
+
+
+# --- an outbox that has lost its end ---
+
+
+def says(last: int, session: int, instance: str = "a", *, sent: int = 0, aside: bool = False) -> Status:
+    """A heartbeat of one machine; `aside`: its epoch is not the gateway's present one."""
+    numbers = MachineNumbers(last_seq=last, sent_seq=sent)
+    lanes = {"others": {"press": {"e1": numbers}}} if aside else {"machines": {"press": numbers}}
+    epoch = "e2" if aside else "e1"
+    return Status(timestamp=0, state="online", session=session, instance=instance, epoch=epoch, **lanes)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "expected"),
+    [
+        (says(20, 1), says(12, 2), Fall.OURS),
+        (says(20, 1), says(12, 2, aside=True), Fall.OURS),
+        (says(20, 1, aside=True), says(12, 2, aside=True), Fall.OURS),
+        (says(20, 1), says(20, 2), Fall.NONE),
+        (says(20, 1), says(25, 2), Fall.NONE),
+        (says(20, 1), says(12, 1), Fall.NONE),  # late, or twice
+        (says(20, 0), says(12, 0), Fall.NONE),  # a third party's gateway has no sessions
+        (says(20, 3), says(12, 2), Fall.ANOTHERS),  # sessions rise in one installation: it is not what it was
+        (says(20, 1), says(12, 2, "b"), Fall.ANOTHERS),
+        (says(20, 2), says(12, 2, "b"), Fall.ANOTHERS),
+        (says(20, 1), says(12, 2, sent=20), Fall.NONE),  # it says more of what it sent than of what it gave
+        (says(12, 1, sent=20), says(12, 2), Fall.OURS),
+        (None, says(12, 2), Fall.NONE),
+    ],
+)
+def test_fewer_numbers_than_before(before: Status | None, now: Status, expected: Fall) -> None:
+    assert fall(before, now, "press", "e1") is expected
+    assert fall(before, now, "press", "e9") is fall(before, now, "oven", "e1") is Fall.NONE
