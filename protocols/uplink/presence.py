@@ -62,17 +62,26 @@ class Heard:
 def is_history(heard: Heard, status: Status, *, retained: bool) -> bool:
     """Whether this message was overtaken by what is known.
 
-    Sessions rise within one installation. A live `online` of another one, which may count from below (a new disk, and
-    a clock that is not set yet), begins anew. So does one after a will of a session of which nothing else was heard: a
-    will names no installation, and a broker that was put back to an earlier state says old ones again.
+    Sessions rise within one installation and epoch. A live `online` of another one, which may count from below (a new
+    disk, or one that was set back, and a clock that is not set yet), begins anew. So does one after a will of a session
+    of which nothing else was heard: whose that was is not known, and a broker that was put back to an earlier state
+    says old ones again.
     """
     if status.session >= heard.session:
         return False
-    if heard.status is None or heard.status.session != heard.session:
-        is_another = True
-    else:
-        is_another = bool(heard.status.instance and status.instance) and heard.status.instance != status.instance
+    before = heard.status
+    is_another = (
+        before is None
+        or before.session != heard.session
+        or _differ(before.instance, status.instance)
+        or _differ(before.epoch, status.epoch)
+    )
     return retained or status.state == "offline" or not is_another
+
+
+def _differ(one: str, other: str) -> bool:
+    """As far as both are known."""
+    return bool(one and other) and one != other
 
 
 def hear(heard: Heard, status: Status, *, retained: bool, received_us: int) -> Heard:

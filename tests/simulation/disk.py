@@ -39,12 +39,13 @@ Note = Callable[[Lane, int, Encoded], None]
 
 @dataclass
 class Disk:
-    """What is durable. `full`: it takes no new batch. `failing`: the share of calls that fail."""
+    """What is durable. `instance`: which installation's. `full`: it takes nothing. `failing`: so many calls fail."""
 
     rows: MemoryRows = field(default_factory=MemoryRows)
     whole: bytes = b""
     lanes: dict[int, bytes] = field(default_factory=dict)
     definitions: dict[tuple[int, bytes], GroupDefinition] = field(default_factory=dict)
+    instance: str = ""
     full: bool = False
     failing: float = 0.0
 
@@ -102,7 +103,9 @@ class SimulatedOutbox:
         self._chance = chance
         self._note = note
         self.news: Sequence[str] = ()
-        self.instance = f"{chance.getrandbits(64):016x}"
+        if copied or not disk.instance:
+            disk.instance = f"{chance.getrandbits(64):016x}"
+        self.instance = disk.instance
         rows = _Rows(disk)
 
         def new_epoch() -> str:

@@ -191,7 +191,8 @@ class World:
 
         forwarder = Forwarder(
             self.broker.agent_link(GATEWAY.thing), worker, GATEWAY, {"m": MachineTopic(PLANT, "m")}, status,
-            lambda: outbox.epoch, backlog_bytes_per_s=self.plan.backlog_bytes_per_s,
+            lambda: outbox.epoch, instance=lambda: outbox.instance,
+            backlog_bytes_per_s=self.plan.backlog_bytes_per_s,
         )  # fmt: skip
         self.batcher = Batcher(Book(GATEWAY.thing, self.groups), {"plc": "m"})
         self.pipeline = Pipeline(self.batcher, worker, self.plan.batch_s, forwarder.appended)

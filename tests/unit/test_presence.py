@@ -183,8 +183,18 @@ def test_the_programs_age_tells_a_crash_from_a_broken_line(noted: str, uptime_s:
 
 def test_another_installation_counts_its_sessions_from_below() -> None:
     """A new disk, and a clock that is not set yet: its heartbeats must not be taken for history."""
-    old = Status(timestamp=0, state="online", session=1_780_000_000, instance="a" * 16)
-    new = Status(timestamp=0, state="online", session=40, instance="b" * 16)
+    counts_from_below({"instance": "a" * 16}, {"instance": "b" * 16})
+
+
+def test_a_disk_that_was_set_back_counts_its_sessions_from_below() -> None:
+    """It is the same installation, and every boot begins a new epoch."""
+    same = {"instance": "a" * 16}
+    counts_from_below(same | {"epoch": "11" * 8}, same | {"epoch": "22" * 8})
+
+
+def counts_from_below(one: dict[str, str], other: dict[str, str]) -> None:
+    old = Status(timestamp=0, state="online", session=1_780_000_000, **one)
+    new = Status(timestamp=0, state="online", session=40, **other)
     known = hear(Heard(), old, retained=False, received_us=1)
     after = hear(known, new, retained=False, received_us=2)
     assert (after.session, after.alive_us, after.status) == (40, 2, new)
