@@ -1,6 +1,7 @@
 """The statement of completeness: which of the numbers that a gateway gave are stored, and what became of the rest.
 
-Pure. Every number is in one state: *stored*; *dropped*: let go by its gateway, or a dead letter, with the reason;
+Pure. Every number is in one state: *stored*; *dropped*: let go by its gateway, a dead letter, or
+written off, with the reason;
 *in flight*: given, and not yet sent as far as its gateway has said, so that it still has it; *missing*: everything
 else that is known to exist. A gap in an epoch that the gateway's last status does not name any more is missing: nobody
 has it. So is one above the last number that the gateway says it gave, where it said more before.
@@ -20,7 +21,8 @@ from protocols.uplink.ranges import Ranges
 class Statement:
     """Of one epoch, from number `first` on. `through`: all up to there are stored or dropped.
 
-    `readings`: stored in the whole epoch.
+    `readings`: stored in the whole epoch. `abandoned`: its gateway's last status does not name it any more, so that
+    nobody will say what became of what is missing (cloud/write_off.py).
     """
 
     epoch: str
@@ -33,6 +35,7 @@ class Statement:
     missing: int
     missing_ranges: Ranges
     readings: int
+    abandoned: bool
 
     @property
     def batches(self) -> int:
@@ -60,6 +63,7 @@ def statement(ledger: Ledger, first: int = 1) -> Statement:
         missing=ranges.count(missing),
         missing_ranges=missing,
         readings=ledger.readings,
+        abandoned=not (ledger.named or ledger.awaited),
     )
 
 
@@ -132,7 +136,7 @@ class Account:
         if self.in_flight:
             parts.append(f"{self.in_flight:,} in flight")
         if self.dropped:
-            parts.append(f"{self.dropped:,} dropped by the gateway")
+            parts.append(f"{self.dropped:,} dropped")
         if self.missing_before:
             parts.append(f"{self.missing_before:,} missing from earlier epochs")
         return ", ".join(parts)

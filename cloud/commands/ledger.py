@@ -11,7 +11,7 @@ import typer
 
 from cloud.commands.options import Assignments, Config, Json, name, now_us, opened
 from protocols.program.console import USAGE, Failure, table
-from protocols.program.terminal import clean, print_json
+from protocols.program.terminal import print_json, tell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -72,12 +72,17 @@ def _tell(found: Sequence[Found]) -> None:
         fold=True,
     )
     for topic, one, losses in found:
-        lines = [f"missing {_range(*span)}" for span in one.missing_ranges]
-        lines += [f"dropped {_range(loss.first, loss.last)}: {loss.reason}" for loss in losses]
+        lines = [f"missing {shown_range(*span)}" for span in one.missing_ranges]
+        lines += [f"dropped {shown_range(loss.first, loss.last)}: {loss.reason}" for loss in losses]
         for line in lines[:RANGES_SHOWN_MAX]:
-            typer.echo(clean(f"  {topic.machine} {one.epoch or '-'}: {line}"))
+            tell(f"  {topic.machine} {one.epoch or '-'}: {line}")
         if len(lines) > RANGES_SHOWN_MAX:
             typer.echo(f"  {topic.machine}: … and {len(lines) - RANGES_SHOWN_MAX:,} more ranges; all of them: --json")
+    left = dict.fromkeys(topic for topic, one, _ in found if one.missing and one.abandoned)
+    for topic in left:
+        count = sum(one.missing for other, one, _ in found if other == topic and one.abandoned)
+        tell(f"  {topic.machine}: no gateway answers for {count:,} of the missing; if they are gone for good:")
+        tell(f"    holdfast-cloud machine write-off {topic.plant} {topic.machine}")
 
 
 def _as_json(topic: MachineTopic, one: Statement, losses: Sequence[Loss]) -> dict[str, Any]:
@@ -90,7 +95,7 @@ def _as_json(topic: MachineTopic, one: Statement, losses: Sequence[Loss]) -> dic
     }
 
 
-def _range(first: int, last: int) -> str:
+def shown_range(first: int, last: int) -> str:
     return f"{first:,}" if first == last else f"{first:,} to {last:,} ({last - first + 1:,})"
 
 

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
-from cloud.commands.options import Assignments, Config, Json, PlantArgument, name, now_us, opened, plant
+from cloud.commands.options import (
+    Assignments,
+    Config,
+    Json,
+    MachineArgument,
+    PlantArgument,
+    name,
+    now_us,
+    opened,
+    plant,
+)
+from cloud.commands.write_off import write_off
 from protocols.program.console import ago, table
 from protocols.program.terminal import print_json
 
 machines = typer.Typer(no_args_is_help=True, help="Machines: what owns readings, and a ledger of its numbers.")
+machines.command("write-off")(write_off)
 
 
 @machines.command("list")
@@ -61,7 +71,7 @@ def list_machines(config: Config = None, assignments: Assignments = None, as_jso
 @machines.command("approve")
 def approve(
     where: PlantArgument,
-    machine: Annotated[str, typer.Argument(metavar="MACHINE", help="Name of the machine.")],
+    machine: MachineArgument,
     config: Config = None,
     assignments: Assignments = None,
     as_json: Json = False,

@@ -28,6 +28,8 @@ settings_path = _LOOKUP.path
 Config = Annotated[Path | None, _LOOKUP.option()]
 PlantArgument = Annotated[str, typer.Argument(metavar="TENANT/PROVINCE/PLANT", help="The plant, with its tenant.")]
 
+MachineArgument = Annotated[str, typer.Argument(metavar="MACHINE", help="Name of the machine.")]
+
 
 def read_configuration(config: Path | None, assignments: Sequence[str] | None) -> Configuration:
     """The checked configuration. Raises SettingsError with every problem, or Failure where there is no file."""

@@ -249,7 +249,7 @@ class Ledger:
     `given`, `sent`: the highest that the gateway said it has given, and handed to the broker without a gap below.
     `named`: whether the gateway's last status still named this epoch. `readings`: stored in it.
     `vouched`: the highest that the gateway still says it has given, where its outbox has lost its end (rule 10);
-    None: `given`.
+    None: `given`. `awaited`: a batch was stored in it after its gateway's last status, so that the next may name it.
     """
 
     epoch: str
@@ -261,6 +261,7 @@ class Ledger:
     named: bool = False
     readings: int = 0
     vouched: int | None = None
+    awaited: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,6 +386,12 @@ class Store(Protocol):
 
     def losses(self, machine: MachineTopic, epoch: str) -> Sequence[Loss]:
         """What the ledger has as dropped, ascending."""
+
+    def write_off(self, machine: MachineTopic, epoch: str, numbers: Sequence[tuple[int, int]], reason: str) -> int:
+        """An operator says that nobody has these any more: those that are missing count as dropped; how many they were.
+
+        Raises StoreError where a gateway answers for the epoch itself (cloud/write_off.py).
+        """
 
     def first_since(self, machine: MachineTopic, epoch: str, since_us: int) -> int | None:
         """The number of the first live batch that was stored at or after this time; None where none was.

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from cloud import sequence, speakers
+from cloud import sequence, speakers, write_off
 from cloud.sequence import Fall, Span, fall, given, overlay, said
 from cloud.store.contract import (
     Beat,
@@ -342,6 +342,12 @@ class MemoryStore:
         for first, last in ranges.of(found.digests):
             spans = overlay(spans, Span(first, last))
         return [Loss(span.first, span.last, span.dropped) for span in spans if span.dropped is not None]
+
+    def write_off(self, machine: MachineTopic, epoch: str, numbers: Sequence[tuple[int, int]], reason: str) -> int:
+        gone = write_off.losses(machine.machine, self.ledgers(machine), epoch, numbers, reason)
+        for loss in gone:
+            self._machines[machine].epochs[epoch].lose(loss.first, loss.last, loss.reason)
+        return sum(loss.last - loss.first + 1 for loss in gone)
 
     def first_since(self, machine: MachineTopic, epoch: str, since_us: int) -> int | None:
         found = self._machines.get(machine, Machine()).epochs.get(epoch)

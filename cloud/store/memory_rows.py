@@ -34,7 +34,9 @@ class Epoch:
         dropped = ranges.union([(span.first, span.last) for span in self.dropped], ())
         named = status_us is not None and self.named_us == status_us
         lost = ranges.minus(dropped, stored)
-        return Ledger(name, stored, lost, self.known, self.given, self.sent, named, self.readings, self.vouched)
+        awaited = status_us is not None and self.stored_us is not None and self.stored_us >= status_us
+        numbers = (self.known, self.given, self.sent)
+        return Ledger(name, stored, lost, *numbers, named, self.readings, self.vouched, awaited)
 
     def sent_by(self, gateway: str) -> None:
         """What a batch says counts as long as no status has named this epoch."""

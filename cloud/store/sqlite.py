@@ -11,7 +11,15 @@ from typing import Annotated
 
 from pydantic import Field
 
-from cloud.store import sqlite_clock, sqlite_gateways, sqlite_letters, sqlite_queries, sqlite_retention
+from cloud import write_off
+from cloud.store import (
+    sqlite_clock,
+    sqlite_gateways,
+    sqlite_ledger,
+    sqlite_letters,
+    sqlite_queries,
+    sqlite_retention,
+)
 from cloud.store.contract import (
     ClockSpan,
     Committed,
@@ -166,6 +174,14 @@ class SqliteStore:
     def losses(self, machine: MachineTopic, epoch: str) -> Sequence[Loss]:
         with self._connection.snapshot() as connection:
             return sqlite_queries.losses(connection, machine, epoch)
+
+    def write_off(self, machine: MachineTopic, epoch: str, numbers: Sequence[tuple[int, int]], reason: str) -> int:
+        with self._connection.transaction() as connection:
+            ledgers = sqlite_queries.ledgers(connection, machine)
+            gone = write_off.losses(machine.machine, ledgers, epoch, numbers, reason)
+            for loss in gone:
+                sqlite_ledger.declare(connection, machine, epoch, loss)
+        return sum(loss.last - loss.first + 1 for loss in gone)
 
     def first_since(self, machine: MachineTopic, epoch: str, since_us: int) -> int | None:
         with self._connection.snapshot() as connection:

@@ -9,8 +9,8 @@ import sqlite3
 from dataclasses import dataclass, field
 
 from cloud.sequence import Fall, Span, fall, given, overlay, said
-from cloud.store.contract import Beat
-from cloud.store.sqlite_catalog import Catalog, Epoch, Machine
+from cloud.store.contract import Beat, Loss
+from cloud.store.sqlite_catalog import Catalog, Epoch, Machine, plant_id
 from protocols.uplink.batch import SEQ_MAX
 from protocols.uplink.ranges import of
 from protocols.uplink.status import Status
@@ -135,3 +135,12 @@ class Numbers:
         if known > epoch.known:
             self._connection.execute("UPDATE epochs SET known = max(known, ?) WHERE id = ?", (known, epoch.id))
             epoch.known = known
+
+
+def declare(connection: sqlite3.Connection, topic: MachineTopic, epoch_name: str, loss: Loss) -> None:
+    """Numbers of an epoch that is there, if it is."""
+    catalog = Catalog(version=0)  # of its own: nothing new is made
+    plant = plant_id(connection, topic.plant)
+    machine = None if plant is None else catalog.find_machine(connection, topic, plant)
+    if machine is not None:
+        Numbers(connection, catalog).lose(machine.epochs[epoch_name], loss.first, loss.last, loss.reason)

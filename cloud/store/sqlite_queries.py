@@ -55,7 +55,8 @@ def latest(connection: sqlite3.Connection, machine: MachineTopic | None) -> list
 
 
 _LEDGER = (
-    "epochs.id, epoch, known, given, sent, coalesce(named_us = status_us, 0), readings_ever, vouched FROM epochs"
+    "epochs.id, epoch, known, given, sent, coalesce(named_us = status_us, 0), readings_ever, vouched,"
+    " coalesce(stored_us >= status_us, 0) FROM epochs"
     " JOIN machines ON machines.id = machine_id"
     " LEFT JOIN gateways ON gateways.plant_id = machines.plant_id AND gateways.name = epochs.gateway"
 )
@@ -80,6 +81,7 @@ def _ledger(
     named: int,
     readings: int,
     vouched: int,
+    awaited: int,
 ) -> Ledger:
     stored: list[ranges.Range] = []
     dropped: list[ranges.Range] = []
@@ -88,7 +90,7 @@ def _ledger(
     ):
         (stored if reason is None else dropped).append((first, last))
     lost = ranges.union(dropped, ())  # neighbours may differ in their reason
-    return Ledger(epoch, tuple(stored), lost, known, given, sent, bool(named), readings, vouched)
+    return Ledger(epoch, tuple(stored), lost, known, given, sent, bool(named), readings, vouched, bool(awaited))
 
 
 def losses(connection: sqlite3.Connection, machine: MachineTopic, epoch: str) -> list[Loss]:

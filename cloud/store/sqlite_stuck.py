@@ -9,8 +9,7 @@ from itertools import groupby
 from cloud import stuck
 from cloud.completeness import statement
 from cloud.store import sqlite_queries
-from cloud.store.sqlite_catalog import Catalog, plant_id
-from cloud.store.sqlite_ledger import Numbers
+from cloud.store.sqlite_ledger import declare
 from protocols.uplink.ranges import Ranges
 from protocols.uplink.topics import MachineTopic, TopicError, parse
 
@@ -38,7 +37,7 @@ class Stuck:
             key = (machine, epoch, missing)
             since_us = self._since_us[key] = before.get(key, now_us)
             for loss in stuck.losses(letters, missing, (now_us - since_us) / _SECOND_US):
-                _declare(connection, machine, epoch, loss)
+                declare(connection, machine, epoch, loss)
 
 
 def _coming(connection: sqlite3.Connection, now_us: int) -> Iterator[tuple[MachineTopic, list[int]]]:
@@ -58,11 +57,3 @@ def _coming(connection: sqlite3.Connection, now_us: int) -> Iterator[tuple[Machi
 
 def _topic(row: tuple[str, int]) -> str:
     return row[0]
-
-
-def _declare(connection: sqlite3.Connection, topic: MachineTopic, epoch_name: str, loss: stuck.Loss) -> None:
-    catalog = Catalog(version=0)  # of its own: nothing new is made
-    plant = plant_id(connection, topic.plant)
-    machine = None if plant is None else catalog.find_machine(connection, topic, plant)
-    if machine is not None:
-        Numbers(connection, catalog).lose(machine.epochs[epoch_name], loss.first, loss.last, loss.reason)

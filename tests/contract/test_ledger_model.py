@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -19,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from cloud import speakers
 from cloud.completeness import statement
 from cloud.speakers import Speakers
-from cloud.store.contract import Committed, Ledger, Loss, Number, Store, Telemetry, Told, Undecodable
+from cloud.store.contract import Committed, Ledger, Loss, Number, Store, StoreError, Telemetry, Told, Undecodable
 from cloud.store.memory import MemoryStore
 from cloud.store.sqlite import SqliteStore
 from protocols.uplink import ranges
@@ -56,6 +57,7 @@ class ModelEpoch:
     sent: int = 0
     vouched: int = 0
     named_us: int = 0
+    stored_us: int = 0
 
     def lose(self, first: int, last: int, reason: str) -> None:
         for seq in range(first, last + 1):
@@ -134,6 +136,7 @@ class LedgerMachine(RuleBasedStateMachine):
         epoch.stored.add(seq)
         epoch.digests[seq] = item.digest
         epoch.known = max(epoch.known, seq)
+        epoch.stored_us = max(epoch.stored_us, item.received_us)
         return Committed.NEW
 
     @rule(machine=machines, epoch=epochs, seq=seqs)
@@ -201,6 +204,22 @@ class LedgerMachine(RuleBasedStateMachine):
         found.vouched = last
         if before.instance == now.instance and before.session < now.session:
             found.known = max(found.known, found.given)
+
+    @rule(machine=machines, epoch=epochs, numbers=st.tuples(seqs, seqs).map(sorted))
+    def write_off(self, machine: MachineTopic, epoch: str, numbers: list[int]) -> None:
+        """Only where no gateway answers for what is missing any more."""
+        first, last = numbers
+        found, status_us = self.model.epochs.get((machine, epoch), ModelEpoch()), self.model.status_us
+        known = range(1, max(found.known, found.given) + 1)
+        missing = [seq for seq in known if found.state(seq, status_us) == "missing"]
+        if missing and (found.is_named(status_us) or 0 < status_us <= found.stored_us):
+            with pytest.raises(StoreError, match="its gateway's last status"):
+                self.store.write_off(machine, epoch, [(first, last)], "gone")
+            return
+        gone = [seq for seq in missing if first <= seq <= last]
+        assert self.store.write_off(machine, epoch, [(first, last)], "gone") == len(gone)
+        for seq in gone:
+            found.lose(seq, seq, "gone")
 
     # --- what becomes of the database ---
 

@@ -38,7 +38,7 @@ from cloud.store.contract import (
     Undefined,
 )
 from protocols.uplink.batch import SEQ_MAX, Batch, Block
-from protocols.uplink.confirm import MISSING_RANGES_MAX
+from protocols.uplink.confirm import MISSING_RANGES_MAX, MachineConfirm
 from protocols.uplink.definition import Definition
 from protocols.uplink.presence import Heard, hear
 from protocols.uplink.status import REASON_SHUTDOWN, Buffer, Health, MachineNumbers, will
@@ -582,6 +582,53 @@ def test_losses_come_with_their_reasons(store: Store) -> None:
         Loss(6, 7, "too old"),
     ]
     assert list(store.losses(PRESS, "e2")) == list(store.losses(OVEN, "e1")) == []
+
+
+def lose_the_outbox(store: Store) -> None:
+    """Of e1 numbers 1, 2 and 5 of 7 that were given are stored; then its gateway begins anew with an empty disk."""
+    store.commit([says(7, 1, 0), *(telemetry(seq) for seq in (1, 2, 5))])
+    store.commit([beat(epoch="e2", session=2, instance="b", received_us=NOW + 10 * SECOND)])
+
+
+def test_what_no_gateway_answers_for_is_written_off_by_an_operator(store: Store) -> None:
+    lose_the_outbox(store)
+    store.commit([telemetry(1, machine=OVEN), telemetry(3, machine=OVEN)])
+    assert store.write_off(PRESS, "e1", [(3, 4), (6, 6)], "written off") == 3
+    assert list(store.losses(PRESS, "e1")) == [Loss(3, 4, "written off"), Loss(6, 6, "written off")]
+    assert account(store)[1:3] == (0, 1), "only what was named: number 7 is missing still"
+    assert store.write_off(PRESS, "e1", [(1, 100)], "written off too") == 1, "and of that, what is missing"
+    assert store.losses(PRESS, "e1")[-1] == Loss(7, 7, "written off too")
+    assert store.write_off(PRESS, "e1", [(1, 100)], "again") == 0
+    assert store.losses(OVEN, "e1") == []
+    assert store.confirm(GATEWAY).machines["press-1"] == MachineConfirm(epoch="e1", through=7, highest=5)
+
+
+def test_what_arrives_after_it_was_written_off_is_stored(store: Store) -> None:
+    lose_the_outbox(store)
+    store.write_off(PRESS, "e1", [(1, 7)], "written off")
+    assert list(store.commit([telemetry(4), telemetry(4)])) == [NEW, DUPLICATE]
+    assert list(store.losses(PRESS, "e1")) == [Loss(3, 3, "written off"), Loss(6, 7, "written off")]
+    assert (ledger(store).stored, store.totals().readings) == (((1, 2), (4, 5)), 4)
+    assert store.write_off(PRESS, "e1", [(1, 7)], "again") == 0
+
+
+def test_what_a_gateway_answers_for_itself_is_not_written_off(store: Store) -> None:
+    store.commit([says(7, 1, 0), *(telemetry(seq) for seq in (1, 2, 4))])
+    with pytest.raises(StoreError, match="e1 of machine press-1 is named by its gateway's last status"):
+        store.write_off(PRESS, "e1", [(3, 3)], "written off")
+    store.commit([telemetry(1, epoch="e2", received_us=NOW + 5 * SECOND)])
+    store.commit([telemetry(3, epoch="e2", received_us=NOW + 5 * SECOND)])
+    with pytest.raises(StoreError, match="e2 of machine press-1 was sent in since its gateway's last status"):
+        store.write_off(PRESS, "e2", [(2, 2)], "written off")  # begun within the last ten seconds, perhaps
+    assert list(store.losses(PRESS, "e1")) == list(store.losses(PRESS, "e2")) == []
+    assert store.write_off(PRESS, "e9", [(1, 5)], "written off") == 0
+    assert store.write_off(MachineTopic(ELSEWHERE, "press-1"), "e1", [(1, 5)], "written off") == 0
+
+
+def test_a_sender_without_a_status_has_nobody_who_answers(store: Store) -> None:
+    store.commit([telemetry(seq, epoch="", gateway="") for seq in (1, 3)])
+    assert store.write_off(PRESS, "", [(2, 2)], "written off") == 1
+    assert ledger(store) == Ledger("", ((1, 1), (3, 3)), ((2, 2),), 3)
 
 
 def test_the_first_live_batch_since_a_time(store: Store) -> None:

@@ -42,6 +42,7 @@ from protocols.uplink.topics import GatewayTopic, MachineTopic
 from protocols.values import ValueType
 from tests.contract.store_cases import ELSEWHERE, GATEWAY, OVEN, PLANT, PRESS, beat, telemetry, with_plant
 from tests.support.brokers import Broker, free_port, mosquitto
+from tests.support.terminal import in_terminal
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 20.0
@@ -411,7 +412,7 @@ def test_machines_are_listed_with_their_ledger_and_approved(plant: Cli) -> None:
         "readings": 4,
     }
     assert (oven["ledger"]["missing"], oven["gateway"]) == (0, "gw-1")
-    assert "through 5 of 9, 2 missing, 1 in flight, 2 dropped by the gateway" in plant("machine", "list").out
+    assert "through 5 of 9, 2 missing, 1 in flight, 2 dropped" in plant("machine", "list").out
     assert plant("machine", "approve", str(PLANT), "press-1").code == 0
     assert plant("machine", "list", "--json").json["machines"][1]["state"] == "approved"
     assert "there is no machine nobody" in plant.refused("machine", "approve", str(PLANT), "nobody")
@@ -586,6 +587,81 @@ def test_the_ledger_since_a_time_begins_with_what_was_stored_then(plant: Cli) ->
     assert plant("ledger", "--since", "1m").out.splitlines()[-1] == "Nothing was stored since then."
     assert plant("ledger", "--since", "2020-01-01").out.splitlines()[-1] == "5 of 7 batches stored; 2 missing"
     assert "is no time; write" in plant.refused("ledger", "--since", "yesterday")
+
+
+# --- what is gone with its gateway ---
+
+
+def begin_anew(plant: Cli) -> None:
+    """Of press-1's epoch e1 numbers 3 and 6 to 9 are missing, and its gateway has an empty disk since."""
+    lanes = {"press-1": MachineNumbers(last_seq=9, sent_seq=5)}
+    plant.commit(heartbeat(machines=lanes), *(telemetry(seq) for seq in (1, 2, 4, 5)))
+    plant.commit(heartbeat(session=2, epoch="e2", machines={"press-1": MachineNumbers(last_seq=4, sent_seq=4)}))
+    plant.commit(telemetry(1, epoch="e2"))
+
+
+def test_what_no_gateway_answers_for_is_written_off(plant: Cli) -> None:
+    begin_anew(plant)
+    told = plant("ledger")
+    assert told.out.splitlines()[-3:-1] == [
+        "  press-1: no gateway answers for 5 of the missing; if they are gone for good:",
+        f"    holdfast-cloud machine write-off {PLANT} press-1",
+    ]
+    words = ("machine", "write-off", str(PLANT), "press-1")
+    done = plant(*words)
+    assert (done.code, done.err) == (
+        USAGE,
+        "nobody is here to agree, so nothing was changed; add --yes to write them off all the same\n",
+    )
+    assert done.out.splitlines() == [
+        f"Machine press-1 of plant {PLANT} lacks batches for which no gateway answers any more:",
+        "  epoch e1: 5 batches",
+        "    3",
+        "    6 to 9 (4)",
+    ]
+    assert plant(*words, "--json").code == USAGE
+    assert plant("ledger").out == told.out
+    done = plant(*words, "--yes", "--reason", "the PC burnt")
+    why = "written off by the operator: the PC burnt"
+    assert (
+        done.out.splitlines()[-1]
+        == f"5 batches of machine press-1 are written off; the ledger has them as dropped ({why})."
+    )
+    told = plant("ledger")
+    assert f"  press-1 e1: dropped 6 to 9 (4): {why}" in told.out.splitlines()
+    assert told.out.splitlines()[-1] == "5 of 13 batches stored; 3 missing, 5 dropped, 5 readings"
+    assert "write-off" not in told.out  # what e2 lacks its gateway answers for
+
+
+def test_writing_off_is_refused_where_a_gateway_answers_or_nothing_is_missing(plant: Cli) -> None:
+    begin_anew(plant)
+    words = ("machine", "write-off", str(PLANT), "press-1", "--yes")
+    assert "epoch e2 of machine press-1 is named by its gateway's last status" in plant.refused(*words, "--epoch", "e2")
+    assert "machine press-1 has no epoch e9" in plant.refused(*words, "--epoch", "e9")
+    assert "machine nobody has no numbers" in plant.refused("machine", "write-off", str(PLANT), "nobody", "--yes")
+    assert "one line of at most 200" in plant.refused(*words, "--reason", "a\nb")
+    done = plant(*words, "--epoch", "e1", "--json").json
+    assert done == {
+        "plant": str(PLANT),
+        "machine": "press-1",
+        "written_off": 5,
+        "reason": "written off by the operator",
+        "epochs": [{"epoch": "e1", "batches": 5, "ranges": [[3, 3], [6, 9]]}],
+    }
+    assert "nothing is missing of machine press-1 in epoch e1" in plant.refused(*words, "--epoch", "e1")
+    assert "epoch e2 of machine press-1 is named" in plant.refused(*words)
+
+
+@pytest.mark.parametrize(("answer", "code", "missing"), [("y", 0, 3), ("n", 1, 8)])
+async def test_an_operator_is_shown_what_is_written_off_and_asked(
+    plant: Cli, answer: str, code: int, missing: int
+) -> None:
+    begin_anew(plant)
+    words = ("machine", "write-off", str(PLANT), "press-1", "--config", str(plant.config))
+    screen = await in_terminal(plant.folder, *words, answers={"Write off 5 batches?": answer}, program="cloud.cli")
+    assert (screen.code, screen.widest <= 80) == (code, True), screen.text
+    assert "A gateway that has them still, and comes back, lets go of them unsent." in screen.flat
+    assert plant("ledger", "--json").json["total"]["missing"] == missing
 
 
 # --- a database that is not well ---

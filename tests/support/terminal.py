@@ -40,9 +40,11 @@ class Screen:
         return max(len(piece) for line in self.text.splitlines() for piece in line.split("\r"))
 
 
-async def in_terminal(folder: Path, *arguments: str, answers: Mapping[str, str] | None = None) -> Screen:
-    """`holdfast` with these arguments. `answers`: text to wait for → what is typed then; INTERRUPT is Ctrl-C."""
-    return await asyncio.to_thread(_run, folder, arguments, dict(answers or {}))
+async def in_terminal(
+    folder: Path, *arguments: str, answers: Mapping[str, str] | None = None, program: str = "agent.cli"
+) -> Screen:
+    """The program with these arguments. `answers`: text to wait for → what is typed then; INTERRUPT is Ctrl-C."""
+    return await asyncio.to_thread(_run, folder, (program, *arguments), dict(answers or {}))
 
 
 def _run(folder: Path, arguments: tuple[str, ...], answers: dict[str, str]) -> Screen:
@@ -50,7 +52,7 @@ def _run(folder: Path, arguments: tuple[str, ...], answers: dict[str, str]) -> S
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
     kept = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
     process = subprocess.Popen(
-        [sys.executable, "-m", "agent.cli", *arguments],
+        [sys.executable, "-m", *arguments],
         cwd=folder,
         env={**kept, "PYTHONPATH": str(ROOT), "TERM": "xterm", "NO_COLOR": "1"},
         stdin=theirs,
