@@ -146,8 +146,8 @@ class Line:
         await self.agent_proxy.close()
         await self.receiver_proxy.close()
 
-    async def finish(self) -> Verdict:
-        """A planned end: all that was acquired arrives; agents, receiver and plant stop; then the oracle judges."""
+    async def finish(self) -> list[int]:
+        """A planned end: all that was acquired arrives; agents, receiver and plant stop. The exit statuses."""
         self.agent_proxy.heal()
         self.receiver_proxy.heal()
         for service in self.services:
@@ -161,6 +161,10 @@ class Line:
         self._plant.terminate()
         await asyncio.to_thread(self._plant.wait)
         self._plant = None
+        return statuses
+
+    def judge(self, statuses: Sequence[int]) -> Verdict:
+        """The oracle's word, when all have stopped."""
         verdict = oracle.judge(self.store, self._evidence())
         if any(statuses):
             verdict.faults.append(f"exit statuses at the planned end: {statuses}")

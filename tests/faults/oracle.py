@@ -3,7 +3,8 @@
 *Answered* is every number that a device gave out, by the device's log (tests/faults/plant.py). Each must stand in the
 database exactly once, with these exceptions, which are counted in columns of their own and never as zero by default:
 
-- *declared*: it is part of batches whose numbers the receiver's ledger has as dropped, declared by the gateway.
+- *declared*: it is part of batches whose numbers the receiver's ledger has as dropped, declared by the gateway. What
+  an operator has written off is no excuse: the program has not said that it lost it.
 - *in hand*: the answer was given within IN_HAND_S before the agent died, so that the agent had it in memory and not yet
   on disk. Only the very last answers of that life can be in hand: an unbroken run at its end. What was found in the
   outbox on disk after the death (or, before a power cut, was visible there as committed) is never in hand.
@@ -12,8 +13,8 @@ database exactly once, with these exceptions, which are counted in columns of th
   know of it any more; a row says which.
 
 Everything else that is missing is *lost*. A number that stands there twice is *doubled*, one that no device gave is
-*invented*. Batches that the ledger waits for, dead letters, tracebacks and programs that end by themselves are faults
-of their own unless the row expects them.
+*invented*. Batches that the ledger waits for and tracebacks are faults of their own; so are dead letters and programs
+that end by themselves, unless the row expects them.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from tests.faults.services import Life
 
 IN_HAND_S = 3.0  # an append takes milliseconds, and on a busy machine now and then a second
 SPAN = 1_000_000_000  # how far apart the numbers of sources begin that share a tag
+WRITTEN_OFF = "written off by the operator"
 Answer = tuple[int, int]  # the number, and when it was given (monotonic µs)
 
 
@@ -193,7 +195,7 @@ def _declared(store: Store) -> dict[str, list[tuple[int, int]]]:
         )
         ledger = store.ask(
             "SELECT epoch_id, first, last FROM sequence_ledger JOIN epochs ON epochs.id = epoch_id"
-            f" WHERE dropped IS NOT NULL AND machine_id = {machine}"
+            f" WHERE dropped NOT LIKE '{WRITTEN_OFF}%' AND machine_id = {machine}"
         )
         numbers = sorted(store.numbers.get(str(tag), Counter()).elements())
         if sum(_whole(readings) for _, _, readings in events) == len(numbers):
@@ -229,9 +231,9 @@ def _gaps(
 
 
 def missing_batches(store: Store) -> int:
-    """How many of the gateways' numbers the ledger waits for: known to exist, neither stored nor dropped."""
+    """How many of the gateways' numbers the ledger waits for: said to be given, neither stored nor dropped."""
     [(missing,)] = store.ask(
-        "SELECT coalesce(sum(max(known, coalesce(top, 0)) - coalesce(covered, 0)), 0) FROM epochs LEFT JOIN ("
+        "SELECT coalesce(sum(max(known, given, coalesce(top, 0)) - coalesce(covered, 0)), 0) FROM epochs LEFT JOIN ("
         " SELECT epoch_id, max(last) AS top, sum(last - first + 1) AS covered FROM sequence_ledger GROUP BY epoch_id)"
         " ON epoch_id = epochs.id"
     )

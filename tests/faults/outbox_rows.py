@@ -146,12 +146,12 @@ async def cloned(stage: Stage) -> Verdict:
 
 ROWS = (
     Row("outbox-flipped", "bits of the outbox's files change while it waits for the broker", _harmed(_flip), 30, 1,
-        dead_letters=True, missing_batches=True, exits=True),
-    Row("outbox-truncated", "the outbox's files are cut short", _harmed(_truncate), 20, 0, missing_batches=True,
-        exits=True),
+        dead_letters=True, destroys="bits of its files were flipped", exits=True),
+    Row("outbox-truncated", "the outbox's files are cut short", _harmed(_truncate), 20, 0,
+        destroys="its files were cut short", exits=True),
     Row("outbox-deleted", "the outbox, or one of its files, is deleted", _harmed(_delete), 20, 0,
-        missing_batches=True),
+        destroys="the directory, or a file of it, was deleted"),
     Row("outbox-put-back", "an old copy of the data directory takes the place of the new", put_back, 15, 1,
-        missing_batches=True),
+        destroys="an old copy was put back"),
     Row("cloned-gateway", "a gateway's disk is copied, and both run under one name", cloned, 3, 0),
 )  # fmt: skip

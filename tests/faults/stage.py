@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.faults import oracle
+from tests.faults import aftermath, oracle
 from tests.faults.line import Line, Setup, line
 from tests.faults.oracle import Verdict
 
@@ -18,7 +19,8 @@ class Row:
     """`play` injects and returns a verdict. `full`, `quick`: how many injections in `make faults` and in `make test`;
     0: not there. `needs`: each says why this machine cannot do it, or nothing.
 
-    `dead_letters`, `missing_batches`, `exits`: where the fault itself must cause them.
+    `dead_letters`, `exits`: where the fault itself must cause them. `destroys`: how it destroys an outbox, so that an
+    operator may have to write off what nobody can declare any more; elsewhere there must be nothing to write off.
     """
 
     name: str
@@ -29,7 +31,7 @@ class Row:
     needs: tuple[Callable[[], str], ...] = ()
     timeout_s: float = 1800.0
     dead_letters: bool = False
-    missing_batches: bool = False
+    destroys: str = ""
     exits: bool = False
 
 
@@ -73,14 +75,22 @@ class Stage:
 
     async def verdict(self, made: Line) -> Verdict:
         """Let the line finish, and judge; with the faults of their own that the row does not expect."""
-        verdict = await made.finish()
+        if self.row.destroys:
+            await aftermath.the_grace_time_passes(made)
+        statuses = await made.finish()
+        if self.row.destroys:
+            await asyncio.to_thread(self._write_off, made)
+        verdict = await asyncio.to_thread(made.judge, statuses)
         if letters := oracle.dead_letters(made.store):
             (self.outcome.notes if self.row.dead_letters else verdict.faults).extend(letters)
         if missing := oracle.missing_batches(made.store):
-            said = f"the ledger waits for {missing} batches"
-            (self.outcome.notes if self.row.missing_batches else verdict.faults).append(said)
+            verdict.faults.append(f"the ledger waits for {missing} batches")
         for service in made.services:
             if service.exits:
                 said = f"{service.name} ended by itself {service.exits} times"
                 (self.outcome.notes if self.row.exits else verdict.faults).append(said)
         return verdict
+
+    def _write_off(self, made: Line) -> None:
+        if count := aftermath.write_off(made, self.row.destroys):
+            self.outcome.notes.append(f"the operator wrote off {count} batches: {self.row.destroys}")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from cloud import write_off
 from tests.faults import oracle, report
 from tests.faults.conftest import OUTCOMES
 from tests.faults.memory import MIB, grows, told
@@ -49,22 +51,26 @@ def test_every_reading_is_stored_once_or_declared(row: str, outcomes: dict[str, 
 TABLES = """
 CREATE TABLE series (id INTEGER PRIMARY KEY, machine_id INTEGER, tag TEXT);
 CREATE TABLE readings (series_id INTEGER, time INTEGER, value, quality INTEGER);
-CREATE TABLE epochs (id INTEGER PRIMARY KEY, machine_id INTEGER, known INTEGER);
+CREATE TABLE epochs (id INTEGER PRIMARY KEY, machine_id INTEGER, known INTEGER, given INTEGER);
 CREATE TABLE telemetry_events (epoch_id INTEGER, seq INTEGER, readings INTEGER);
 CREATE TABLE sequence_ledger (epoch_id INTEGER, first INTEGER, last INTEGER, dropped TEXT);
 INSERT INTO series VALUES (1, 1, 'tag');
-INSERT INTO epochs VALUES (1, 1, 0);
+INSERT INTO epochs VALUES (1, 1, 0, 0);
 """
 
 
-def database(path: Path, numbers: list[int], dropped: tuple[tuple[int, int], ...]) -> Store:
+Dropped = tuple[tuple[int, int] | tuple[int, int, str], ...]
+
+
+def database(path: Path, numbers: list[int], dropped: Dropped) -> Store:
     """One machine with one tag; each number came in a batch of its own that has the same number."""
     path.unlink(missing_ok=True)
     connection = sqlite3.connect(path)
     connection.executescript(TABLES)
     connection.executemany("INSERT INTO readings VALUES (1, 0, ?, 0)", [(n,) for n in numbers])
     connection.executemany("INSERT INTO telemetry_events VALUES (1, ?, 1)", [(n,) for n in numbers])
-    connection.executemany("INSERT INTO sequence_ledger VALUES (1, ?, ?, 'disk full')", dropped)
+    spans = [(first, last, *(reason or ["disk full"])) for first, last, *reason in dropped]
+    connection.executemany("INSERT INTO sequence_ledger VALUES (1, ?, ?, ?)", spans)
     connection.commit()
     connection.close()
     return Store(path)
@@ -78,7 +84,7 @@ def judged(
     lives: tuple[Life, ...] = (Life(0, 20_100_000, "stopped"),),
     on_disk: frozenset[int] = frozenset(),
     destroyed: frozenset[int] = frozenset(),
-    dropped: tuple[tuple[int, int], ...] = (),
+    dropped: Dropped = (),
 ) -> Verdict:
     """The device gave 1, 2, 3 … two seconds apart."""
     log = tmp_path / "device.log"
@@ -137,3 +143,25 @@ def test_a_program_that_grows_is_seen_and_one_that_warms_up_is_not() -> None:
 def test_what_a_row_destroyed_is_counted_apart(tmp_path: Path) -> None:
     verdict = judged(tmp_path, [n for n in ALL if n not in (3, 4)], destroyed=frozenset({3, 5}))
     assert (verdict.destroyed, verdict.lost) == (1, 1)
+
+
+def test_what_an_operator_wrote_off_is_no_excuse(tmp_path: Path) -> None:
+    found = [n for n in ALL if n not in (3, 4, 7)]
+    word = write_off.reason("the directory was deleted")
+    verdict = judged(tmp_path, found, dropped=((3, 4, word), (7, 7)))
+    assert (verdict.declared, verdict.lost) == (1, 2)
+    verdict = judged(tmp_path, found, dropped=((3, 3), (4, 4, word), (7, 7, word)))
+    assert (verdict.declared, verdict.lost) == (0, 3)  # which of two batches held a reading cannot be told
+    verdict = judged(tmp_path, found, dropped=((3, 4, word), (7, 7, word)), destroyed=frozenset({3, 4}))
+    assert (verdict.destroyed, verdict.lost) == (2, 1)
+
+
+def test_the_ledger_waits_for_all_that_was_given_and_is_neither_stored_nor_dropped(tmp_path: Path) -> None:
+    store = database(tmp_path / "cloud.db", [1, 2, 5], ((3, 3),))
+    with closing(sqlite3.connect(store.path)) as connection:
+        connection.execute("INSERT INTO sequence_ledger VALUES (1, 1, 2, NULL), (1, 5, 5, NULL)")
+        connection.commit()
+        assert oracle.missing_batches(store) == 1
+        connection.execute("UPDATE epochs SET given = 9")
+        connection.commit()
+        assert oracle.missing_batches(store) == 5
