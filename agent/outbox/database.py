@@ -5,14 +5,14 @@ and failed only to sync that. The count of commits in the main record tells, bef
 
 Damage is looked for where something is read, at opening or later, and mended on the spot (opening.py, salvage.py). A
 disk that only cannot be read is read again, and is no damage before that has gone on for long (reading.py). A
-copy, or a backup that was put back, is recognised at opening (identity.py).
+copy, or a backup that was put back, is recognised at opening, and so is a database that is lost (recognition.py).
 """
 
 from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -20,15 +20,19 @@ import diskcache
 
 from agent.outbox import identity
 from agent.outbox.ballast import Ballast
-from agent.outbox.contract import Draft, OutboxError, OutboxFull
-from agent.outbox.lanes import DELETE_MAX, Limits, new_epoch
+from agent.outbox.contract import Draft, Lane, OutboxError, OutboxFull
+from agent.outbox.lanes import DELETE_MAX, Limits
 from agent.outbox.opening import Opened, Place, is_damage, load, mend, open_outbox
+from agent.outbox.passport import Passport
 from agent.outbox.reading import PAUSES_S, Patience, is_partly_readable, is_unreadable, reads_whole
+from agent.outbox.recognition import Here, recognise, settle, told
 from agent.outbox.records import RecordError, unpack_whole
-from agent.outbox.rows import RowsMissing
+from agent.outbox.rows import DAMAGED_MAX, RowsMissing
 from agent.outbox.space import Space
 from agent.outbox.steady import SteadyClock
+from agent.outbox.tally import Count
 from protocols.program.logs import get_logger
+from protocols.uplink.ranges import Range, Ranges
 
 T = TypeVar("T")
 
@@ -75,6 +79,7 @@ class Database:
         self.stored: Sequence[tuple[Draft, int]] = ()
         self.news: Sequence[str] = ()
         self.damaged: Path | None = None
+        self._epochs: tuple[str, ...] = ()  # that are over, and in which numbers were given nowhere else
         self._use(open_outbox(place, ballast, limits))
         self.clock = SteadyClock(monotonic_s, self.lanes.whole.steady_us, self.lanes.whole.wall_us)
         self._recognise()
@@ -94,34 +99,27 @@ class Database:
         _log.error(self.news[-1])
 
     def _recognise(self) -> None:
-        """Where this is a copy, was put back from a backup, or may have been, its numbers may be in use: new epochs."""
-        marker, signs = identity.Marker(self._place.directory), identity.find_signs(self._place.directory)
-        before, found, boot = self.lanes.whole.signs, marker.found(), identity.find_boot()
-        differences = identity.differences(before, signs)
-        if "marker" in before and found not in before["marker"]:
-            differences.append("a copy or a restored backup")
-        is_booted = "marker" in before and (not boot or before.get("boot") != [boot])
-        made = marker.make()
+        marker, whole = identity.Marker(self._place.directory), self.lanes.whole
+        signs, boot = identity.find_signs(self._place.directory), identity.find_boot()
+        here = Here(marker.found(), marker.make(), signs, boot)
+        found = recognise(whole, self._place.passport.read(), self._place.tally.read(), here)
+        is_new = not (whole.signs or self.lanes.states or self.damaged) and here.marker is not None
+        sentence = told(found, whole, is_new=is_new)
+        registered = list(self._place.register.read().values())
 
         def change() -> None:
-            whole = self.lanes.touch_whole()
-            kept = {} if differences else before
-            whole.signs = {**kept, **signs, "marker": [one for one in (found, made) if one is not None], "boot": [boot]}
-            if differences or is_booted:
-                self.lanes.fork()
-            if differences:
-                whole.id = new_epoch()
-                whole.damaged = ()  # what was damaged may be the copy, and what it was copied from still go on
+            settle(self.lanes, found, here, registered)
 
+        self._epochs = found.epochs
         try:
             self.safely(lambda: self.write(change))
         except OutboxFull:
             change()  # it is written with whatever is written next, so before any number is given
         else:
-            if made is not None:
+            if here.made is not None:
                 marker.put()
-        if differences:
-            self.say(f"this is {' and '.join(differences)}; what is in it keeps its numbers, and a new epoch begins")
+        if sentence:
+            self.say(sentence)
 
     # --- transactions ---
 
@@ -140,6 +138,7 @@ class Database:
                 self.lanes.flush(delete_max)
                 if self.lanes.made:
                     self._place.register.add(self.lanes.made)
+                self._place.passport.keep(self._passport())
                 doubt = _Doubt(whole.commits, self.given)  # from here on, until COMMIT says that it is done
         except BaseException:  # an interrupt undoes it, too; it is passed on
             self.lanes.undo()
@@ -147,7 +146,20 @@ class Database:
             self.rows.end_failed()
             raise
         self.lanes.done()
+        self._place.tally.note(Count(whole.commits, whole.session))
         return result
+
+    def _passport(self) -> Passport:
+        """As it is to be when the running transaction is done."""
+        whole = self.lanes.whole
+        epochs = [one for one in (*self._epochs, *whole.epochs.values()) if one not in whole.damaged]
+        here_only = tuple(dict.fromkeys(epochs))[-DAMAGED_MAX:]
+        return Passport(whole.id, whole.signs, here_only, whole.damaged, Count(whole.commits - 1, whole.session))
+
+    def fork(self, unsent: Mapping[Lane, Ranges]) -> list[tuple[Lane, Range]]:
+        """In a transaction: of the epochs up to now, somebody else may have numbers, too."""
+        self._epochs = ()
+        return self.lanes.fork(unsent)
 
     def _settle_doubt(self) -> None:
         """Raises sqlite3.Error where the disk does not tell yet whether a transaction is there."""
@@ -277,3 +289,4 @@ class Database:
         except (OutboxError, sqlite3.Error, diskcache.Timeout, RowsMissing) as error:
             _log.warning("the outbox could not write down its last changes", error=str(error))
         self.rows.close()
+        self._place.tally.close()

@@ -222,7 +222,7 @@ class DiskOutbox:
         self._change(lambda: self._lanes.give_up(lane, seq, reason))
 
     def fork(self, reason: str, unsent: Mapping[Lane, Ranges] = NOTHING) -> None:
-        runs = self._change(lambda: self._lanes.fork(unsent))
+        runs = self._change(lambda: self._database.fork(unsent))
         self._database.say(f"a new epoch begins: {reason}")
         try:
             for lane, run in runs:

@@ -1,9 +1,9 @@
 """How an outbox knows that it is still itself: on the same machine and disk, and not a copy or a restored backup.
 
-Kept in the outbox and compared when it is opened: signs of the machine and its disk, all hashed, and the inode number
-and time of birth of a marker file beside the database. The marker is made anew at each opening, so that a database
-that was put back from a backup names one that is gone; moving or renaming the directory changes nothing, copying it
-does. A false alarm costs no more than a new epoch.
+Kept in the outbox, a second time in its passport (passport.py), and compared when it is opened: signs of the machine
+and its disk, all hashed, and the inode number and time of birth of a marker file beside the database. The marker is
+made anew at each opening, so that a database that was put back from a backup names one that is gone; moving or renaming
+the directory changes nothing, copying it does. A false alarm costs no more than a new epoch.
 
 A disk that was set back as a whole, as a virtual machine's to a snapshot, differs in nothing from what it was. But the
 machine has to be started then: so every boot begins a new epoch, and a number that was given before is never given
@@ -74,6 +74,11 @@ def differences(before: Signs, now: Signs) -> list[str]:
 def instance(signs: Signs, own_id: str) -> str:
     """Which installation this is, for others."""
     return _hash(f"{''.join(signs.get('machine', []))} {own_id}")
+
+
+def is_dated(marker: str) -> bool:
+    """Whether it has a time of birth, too: a copy may well have the inode number of what it was copied from."""
+    return not marker.endswith(" 0")
 
 
 class Marker:

@@ -20,12 +20,15 @@ import diskcache
 from agent.outbox.ballast import Ballast
 from agent.outbox.cache import CacheRows
 from agent.outbox.contract import NORMAL, GroupDefinition, OutboxError
+from agent.outbox.durable import sync
 from agent.outbox.lanes import Lanes, Limits, new_epoch
+from agent.outbox.passport import PassportFile
 from agent.outbox.reading import OPENING_PAUSES_S, is_partly_readable, is_unreadable, reads_whole
 from agent.outbox.records import RecordError, unpack_definition, unpack_lane, unpack_machine, unpack_whole
 from agent.outbox.register import Register
 from agent.outbox.rows import RowsMissing, Whole
 from agent.outbox.salvage import Wreck, salvage
+from agent.outbox.tally import Tally
 from protocols.program.logs import get_logger
 
 ASIDE_MAX = 3
@@ -60,6 +63,8 @@ class Place:
         self.rebuilt = directory / "queue.new"
         self.note = directory / "damaged"
         self.register = Register(directory / "lanes")
+        self.passport = PassportFile(directory / "passport")
+        self.tally = Tally(directory / "tally")
 
     def error(self, what: object, remedy: str = "check the disk and its free space") -> OutboxError:
         """One sentence."""
@@ -102,11 +107,7 @@ def open_outbox(place: Place, ballast: Ballast, limits: Limits) -> Opened:
         found = _open_readable(place, ballast, limits)
         if isinstance(found, str):
             return mend(place, ballast, limits, found)
-        rows, lanes = found
-        news = []
-        if not lanes.whole.signs and (place.directory / "life").exists():  # both are made at the first opening
-            news.append("the outbox's database was gone or empty: what was in it is lost, and a new epoch begins")
-        return Opened(rows, lanes, news)
+        return Opened(*found, [])
     except OutboxError as error:
         raise error if str(error).startswith("outbox") else place.error(error, "nothing was changed") from None
     except (sqlite3.Error, diskcache.Timeout, OSError, RecordError) as error:
@@ -228,11 +229,11 @@ def _set_aside(place: Place) -> Path:
     if not name.startswith("damaged-"):
         name = _free_name(place)
         place.note.write_text(name)
-        _sync(place.note)
+        sync(place.note)
     aside = place.directory / name
     if place.queue.exists() and not aside.exists():
         place.queue.rename(aside)
-        _sync(place.directory)
+        sync(place.directory)
     return aside
 
 
@@ -258,7 +259,7 @@ def _rebuild(place: Place, limits: Limits, known: Lanes | None, aside: Path) -> 
         wreck.close()
         rows.close()
     place.rebuilt.rename(place.queue)
-    _sync(place.directory)
+    sync(place.directory)
     return f"{found.read} waiting batches were read from it and keep their numbers, {found.lost} are lost"
 
 
@@ -268,11 +269,3 @@ def _tidy(place: Place, newest: Path) -> list[str]:
     for path in gone:
         shutil.rmtree(path, ignore_errors=True)
     return [f"the older damaged outbox {path.name} was deleted to save space" for path in gone]
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from agent.outbox import durable
 from agent.outbox.contract import Lane
 from agent.outbox.lane import LaneState
 from protocols.program.logs import get_logger
@@ -27,30 +28,28 @@ class Register:
 
     def add(self, states: Iterable[LaneState]) -> None:
         """Durable when it returns."""
-        self._write(self._path, states, os.O_APPEND)
+        try:
+            handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_APPEND, 0o600)
+            try:
+                os.write(handle, b"\n" + _lines(states))  # the line before may have been cut short by a crash
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+        except OSError as error:
+            self._tell(error)
 
     def begin(self, states: Iterable[LaneState]) -> None:
         """Anew, with these only, where it does not say just that."""
         states = list(states)
         if self.read() == {state.number: (state.name, state.priority) for state in states}:
             return
-        new = self._path.with_suffix(".new")
-        if self._write(new, states, os.O_TRUNC):
-            new.replace(self._path)
-
-    def _write(self, path: Path, states: Iterable[LaneState], how: int) -> bool:
-        lines = "".join(json.dumps([state.number, *state.name, state.priority]) + "\n" for state in states)
         try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | how, 0o600)
-            try:
-                os.write(handle, lines.encode())
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            durable.replace(self._path, _lines(states))
         except OSError as error:
-            _log.warning("the outbox could not write its register of lanes", path=str(path), error=error.strerror)
-            return False
-        return True
+            self._tell(error)
+
+    def _tell(self, error: OSError) -> None:
+        _log.warning("the outbox could not write its register of lanes", path=str(self._path), error=error.strerror)
 
     def read(self) -> dict[int, tuple[Lane, int]]:
         """number → (lane, priority); lines that are not whole are passed over."""
@@ -66,3 +65,7 @@ class Register:
                 continue
             found[int(number)] = Lane(str(machine), str(epoch)), int(priority)
         return found
+
+
+def _lines(states: Iterable[LaneState]) -> bytes:
+    return "".join(json.dumps([state.number, *state.name, state.priority]) + "\n" for state in states).encode()

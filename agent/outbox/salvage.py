@@ -21,7 +21,7 @@ from agent.outbox.bookkeeping import KeptDefinition, bounded, note_dropped
 from agent.outbox.cache import SALVAGE, CacheRows, Record, Row
 from agent.outbox.contract import NORMAL, GroupDefinition, Lane, OutboxError
 from agent.outbox.lane import LaneState
-from agent.outbox.lanes import Lanes, Limits, new_epoch
+from agent.outbox.lanes import LANES_MAX, Lanes, Limits, new_epoch
 from agent.outbox.records import RecordError, unpack_definition, unpack_lane, unpack_machine, unpack_whole
 from agent.outbox.rows import DAMAGED_MAX, Whole
 from protocols.uplink import ranges
@@ -137,7 +137,9 @@ def salvage(
         lost += _settle(state, rows, found.get(number, ()))
     whole.damaged = (*whole.damaged, *whole.epochs.values())[-DAMAGED_MAX:]
     whole.epochs = {NORMAL: new_epoch()}
-    whole.id = whole.id or secrets.token_hex(8)
+    if not whole.id:  # the main record is lost
+        whole.id = secrets.token_hex(8)
+        whole.next_lane = (max(by_number, default=-1) + 1) % LANES_MAX  # what is made now is newer than these
     whole.dropped += lost
     lanes = Lanes(rows, whole, limits, new_epoch, list(by_number.values()))
     lanes.touch_whole()

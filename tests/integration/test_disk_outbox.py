@@ -387,6 +387,7 @@ def test_a_disk_that_becomes_read_only_is_an_error_in_one_sentence_and_not_the_e
     outbox = DiskOutbox(small_disk / "o", reserve_bytes=1 << 20)
     outbox.append([draft(), draft()], 1)
     outbox._database.rows.close()  # a file that is open for writing would forbid the remount
+    outbox._place.tally.close()
     os.close(outbox._lock)
     remount("ro")
     outbox._lock = os.open(small_disk / "o" / "lock", os.O_RDONLY)
