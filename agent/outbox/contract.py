@@ -19,10 +19,9 @@ Rules:
    a confirm covers it, and is to be declared to the receiver. Where thinning out is chosen, the oldest that were never
    offered are not let go of whole: half of their scans are appended again under new numbers, the old ones are dropped.
 4. A definition that a batch refers to is stored with it, and kept at least as long as any such batch is here.
-5. An epoch is new when the outbox is created, found damaged (that may be in any call), copied or restored from a
-   backup, at the first opening after a boot of the machine (its disk may have been set back to a snapshot), or when the
-   receiver knows numbers that it never gave (`fork`). The session number rises with every
-   `next_session`.
+5. An epoch is new when the outbox is created, found damaged (that may be in any call) or emptied, copied or restored
+   from a backup, at the first opening after a boot of the machine (its disk may have been set back to a snapshot), or
+   when the receiver knows numbers that it never gave (`fork`). The session number rises with every `next_session`.
 6. A full disk raises OutboxFull and changes nothing; letting go works all the same, because space is kept in reserve.
 7. Calls block and are made from one thread.
 8. Ages (the grace time, the greatest age) go by a steady time of the outbox's own: it is begun at the wall clock's, and
@@ -140,8 +139,8 @@ class Held:
 class Former(NamedTuple):
     """A lane of an earlier life of this outbox, in which nothing is given any more.
 
-    `last`: the last number known to be given here. `is_damaged`: the life ended with damage, so that the numbers above
-    are destroyed. Otherwise a copy of this outbox may have given them, and may still have them.
+    `last`: the last number known to be given here. `is_damaged`: the life ended with damage or a lost database, so that
+    the numbers above are destroyed. Otherwise a copy of this outbox may have given them, and may still have them.
     """
 
     last: int
