@@ -29,6 +29,7 @@ from agent.outbox.register import Register
 from agent.outbox.rows import RowsMissing, Whole
 from agent.outbox.salvage import Wreck, salvage
 from agent.outbox.tally import Tally
+from agent.outbox.wal import is_headless, restore
 from protocols.program.logs import get_logger
 
 ASIDE_MAX = 3
@@ -138,6 +139,8 @@ def _open_readable(place: Place, ballast: Ballast, limits: Limits) -> tuple[Cach
 
 def _open_sound(place: Place, ballast: Ballast, limits: Limits) -> tuple[CacheRows, Lanes] | str:
     """Or what is wrong with it."""
+    if is_headless(place.queue):
+        return "its database file is gone or empty, and its log is not"
     rows = None
     try:
         rows = _connect(place.queue, ballast)
@@ -251,7 +254,8 @@ def _rebuild(place: Place, limits: Limits, known: Lanes | None, aside: Path) -> 
     shutil.rmtree(place.rebuilt, ignore_errors=True)
     size = sum(path.stat().st_size for path in aside.glob("cache.db*"))
     free = place.free_bytes()
-    rows, wreck = CacheRows(place.rebuilt), Wreck(aside)
+    rows = CacheRows(place.rebuilt)
+    wreck = Wreck(_readable(aside, rows, place.rebuilt))
     try:
         rows.cap_pages(max(256, (free - (8 << 20)) // _PAGE_BYTES))  # room is left for the log and the records
         found = salvage(wreck, rows, limits, known, place.register.read(), with_kept=free > size + (64 << 20))
@@ -261,6 +265,15 @@ def _rebuild(place: Place, limits: Limits, known: Lanes | None, aside: Path) -> 
     place.rebuilt.rename(place.queue)
     sync(place.directory)
     return f"{found.read} waiting batches were read from it and keep their numbers, {found.lost} are lost"
+
+
+def _readable(aside: Path, empty: CacheRows, place: Path) -> Path:
+    """The damaged database's file; where there is only a log, one of what it holds. `empty`: a new one, in `place`."""
+    if not is_headless(aside):
+        return aside / "cache.db"
+    empty.checkpoint()
+    restore(aside, place / "cache.db", aside / "restored.db")
+    return aside / "restored.db"
 
 
 def _tidy(place: Place, newest: Path) -> list[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import secrets
 import sqlite3
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -43,9 +44,9 @@ class Salvaged(NamedTuple):
 class Wreck:
     """A damaged database, only ever read. It may be no database at all; then there is nothing in it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, file: Path) -> None:
         self._connection: sqlite3.Connection | None = None
-        address = (directory / "cache.db").absolute().as_uri()
+        address = file.absolute().as_uri()
         for mode in ("mode=ro", "immutable=1"):  # the second one does without a log that cannot be read either
             try:
                 connection = sqlite3.connect(f"{address}?{mode}", uri=True)
@@ -64,14 +65,19 @@ class Wreck:
             self._connection.close()
 
     def rows(self, with_batches: bool) -> Iterator[Row]:
-        """Every sound row that can be read; without their payloads, or all. Around a damaged page row by row."""
+        """Every sound row that can be read; without their payloads, or all. Around a damaged page row by row.
+
+        From both ends in turn, so that what is missing at one of them is not given up together with the other.
+        """
         connection = self._connection
         if connection is None:
             return
-        spans = [(0, self._highest(connection))]
+        spans = deque([(0, self._highest(connection))])
         left: float = _FAILURES_MAX
+        is_first = False
         while spans and left > 0:
-            low, high = spans.pop()
+            is_first = not is_first
+            low, high = spans.popleft() if is_first else spans.pop()
             try:
                 for rowid, *row in connection.execute(SALVAGE, (with_batches, low, high)):
                     low = rowid + 1
@@ -82,8 +88,10 @@ class Wreck:
             except sqlite3.DatabaseError:
                 left -= 1
                 middle = (low + high) // 2
-                if low < high:
-                    spans += [(middle + 1, high), (low, middle)]
+                if low < high and is_first:
+                    spans.extendleft([(middle + 1, high), (low, middle)])
+                elif low < high:
+                    spans.extend([(low, middle), (middle + 1, high)])
 
     @staticmethod
     def _highest(connection: sqlite3.Connection) -> int:

@@ -420,6 +420,59 @@ def test_an_old_database_in_the_place_of_the_new_one_has_lost_its_end(tmp_path: 
         assert outbox.former(lane) == Former(2, is_damaged=True)
 
 
+# --- a log without its database ---
+
+
+@pytest.mark.parametrize("is_emptied", [False, True])
+def test_what_a_log_holds_is_read_where_the_database_file_is_gone(tmp_path: Path, *, is_emptied: bool) -> None:
+    lane = kill_with_a_log(tmp_path)
+    whole = log(tmp_path).read_bytes()
+    os.truncate(tmp_path / "queue" / "cache.db", 0)
+    if not is_emptied:
+        (tmp_path / "queue" / "cache.db").unlink()
+    with opened(tmp_path) as outbox:
+        assert outbox.former(lane) == Former(12, is_damaged=True)
+        assert [one.seq for one in outbox.pending(lane, 1, 99, 99)] == list(range(1, 13))
+        assert outbox.damaged is not None
+        assert (outbox.damaged / "cache.db-wal").read_bytes() == whole
+        assert "12 waiting batches were read from it" in outbox.news[0]
+        assert outbox.append([draft()], 3) == [1]
+
+
+def test_a_copy_reads_its_log_and_declares_nothing(tmp_path: Path) -> None:
+    lane = kill_with_a_log(tmp_path / "o")
+    directory = copy(tmp_path / "o", tmp_path / "copy", is_original=False)
+    (directory / "queue" / "cache.db").unlink()
+    with opened(directory) as outbox:
+        assert outbox.former(lane) == Former(12, is_damaged=False)
+        assert outbox.held()[lane].waiting == ((1, 12),)
+
+
+def test_of_a_large_database_that_is_gone_its_log_holds_the_newest(tmp_path: Path) -> None:
+    def life(outbox: DiskOutbox) -> None:
+        for _ in range(60):
+            outbox.append([draft() for _ in range(100)], 1)
+
+    killed(tmp_path, life)
+    (tmp_path / "queue" / "cache.db").unlink()
+    with opened(tmp_path) as outbox:
+        [lane] = outbox.held()
+        held = outbox.held()[lane]
+        assert (held.last, held.waiting[-1][1]) == (6000, 6000)
+        assert outbox.stats().batches > 300
+        assert outbox.stats().batches + sum(one.last - one.first + 1 for one in held.dropped) == 6000
+
+
+@pytest.mark.parametrize("spoil", [_garbage, _flipped, empty_log, cut_log])
+def test_a_log_without_its_database_that_is_damaged_too_stops_nobody(tmp_path: Path, spoil: Harm) -> None:
+    lane = kill_with_a_log(tmp_path)
+    (tmp_path / "queue" / "cache.db").unlink()
+    spoil(tmp_path if spoil in (empty_log, cut_log) else log(tmp_path))
+    with opened(tmp_path) as outbox:
+        assert is_damaged(outbox, lane)
+        assert outbox.append([draft()], 3) == [1]
+
+
 # --- a crash between any two steps ---
 
 
