@@ -43,7 +43,8 @@ def _harmed(harm: Harm) -> Callable[[Stage], Awaitable[Verdict]]:
 
 def _flip(outbox: Path, rng: random.Random) -> None:
     """Some bits, in one of its files."""
-    file = _one_of(outbox, rng)
+    if (file := _one_of(outbox, rng)) is None:
+        return
     size = file.stat().st_size
     with file.open("r+b") as content:
         for _ in range(rng.choice([1, 8, 200])):
@@ -55,22 +56,23 @@ def _flip(outbox: Path, rng: random.Random) -> None:
 
 
 def _truncate(outbox: Path, rng: random.Random) -> None:
-    file = _one_of(outbox, rng)
+    if (file := _one_of(outbox, rng)) is None:
+        return
     os.truncate(file, rng.choice([0, rng.randrange(file.stat().st_size)]))
 
 
 def _delete(outbox: Path, rng: random.Random) -> None:
     if rng.random() < 0.5:
         shutil.rmtree(outbox)
-    else:
-        _one_of(outbox, rng).unlink()
+    elif (file := _one_of(outbox, rng)) is not None:
+        file.unlink()
 
 
-def _one_of(outbox: Path, rng: random.Random) -> Path:
-    """A database of the outbox, or its log."""
+def _one_of(outbox: Path, rng: random.Random) -> Path | None:
+    """A database of the outbox, or its log. None where the agent died while it mended one: that is harm enough."""
     found = databases(outbox)
     logs = [log for path in found if (log := path.with_name(path.name + "-wal")).exists() and log.stat().st_size]
-    return rng.choice([*found, *logs])
+    return rng.choice([*found, *logs]) if found else None
 
 
 async def put_back(stage: Stage) -> Verdict:
