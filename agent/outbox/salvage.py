@@ -227,7 +227,7 @@ def _copy(
 
     batches = wreck.rows(with_batches=True)
     while group := list(itertools.islice(batches, _GROUP)):
-        wanted = [row for row in group if is_wanted(row)]
+        wanted = list({row.key: row for row in group if is_wanted(row)}.values())  # a damaged tree gives rows twice
         try:
             with rows.transaction():
                 for row in wanted:

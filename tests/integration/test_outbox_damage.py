@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import sqlite3
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -185,6 +186,28 @@ def test_one_damaged_page_costs_what_was_on_it_and_no_more(tmp_path: Path) -> No
     assert len(before) - here < 40
     assert outbox.definition(Lane("a", old), b"a00001") is not None
     assert outbox.stats().dropped >= len(before) - here - 20
+    outbox.close()
+
+
+def test_a_damaged_tree_that_gives_rows_twice_is_salvaged(tmp_path: Path) -> None:
+    """Two pointers of an inner page (sqlite.org/fileformat2.html, 1.6) lead to the same leaf."""
+    before = build(tmp_path / "o", random.Random(4))
+    database = tmp_path / "o" / "queue" / "cache.db"
+    connection = sqlite3.connect(database)
+    [(inner,)] = connection.execute(
+        "SELECT pageno FROM dbstat WHERE name = 'Cache' AND pagetype = 'internal' ORDER BY ncell DESC LIMIT 1"
+    ).fetchall()
+    connection.close()
+    with database.open("r+b") as file:
+        file.seek(4096 * (inner - 1))
+        page = file.read(4096)
+        first, second = struct.unpack_from(">2H", page, 12)
+        file.seek(4096 * (inner - 1) + second)
+        file.write(page[first : first + 4])
+    (tmp_path / "o" / "damaged").touch()  # as it is left by a call that has found it
+    outbox = DiskOutbox(tmp_path / "o", reserve_bytes=0, grace_s=3600)
+    assert "was damaged" in outbox.news[0]
+    assert 0 < check(outbox, before) < len(before)
     outbox.close()
 
 
