@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from agent.outbox.contract import Dropped, Held, Lane, Outbox, OutboxError
 from agent.outbox.worker import OutboxWorker
 from agent.uplink.former import GONE, lost
+from agent.uplink.orphans import UNDEFINED, orphans
 from agent.uplink.pace import Pace
 from agent.uplink.sender import Sender
 from agent.uplink.trouble import Kind, Troubles
@@ -120,6 +121,7 @@ class Confirms:
         for lane, numbers in missed.items():
             await self._ask_back(lane, numbers)
         await self._answer_for({lane: word for lane, word in lanes if lane.epoch != self._epoch()})
+        await self._give_up_orphans(lanes)
         if self._unwritten_bytes >= WRITE_BYTES:
             await self.write()
         self._sender.wake()
@@ -266,6 +268,19 @@ class Confirms:
             await self._outbox.call(Outbox.give_up, lane, seq, TOO_LARGE)
             self._window.gone(lane, ((seq, seq),))
         self._on_news()
+
+    async def _give_up_orphans(self, lanes: Sequence[tuple[Lane, MachineConfirm]]) -> None:
+        """While another installation speaks under this name it might have their definition, and they wait."""
+        if self._troubles.has(Kind.FENCED) or self._troubles.has(Kind.TWINNED):
+            return
+        for lane, numbers in await orphans(self._outbox, lanes):
+            for first, last in numbers:
+                _log.error("batches are given up: " + UNDEFINED, machine=lane.machine, first=first, last=last)
+                for seq in range(first, last + 1):
+                    await self._outbox.call(Outbox.give_up, lane, seq, UNDEFINED)
+            if lane in self._window:
+                self._window.gone(lane, numbers)
+            self._on_news()
 
     # --- numbers that somebody else has given ---
 

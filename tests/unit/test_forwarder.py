@@ -20,6 +20,7 @@ from agent.outbox.contract import (
     NORMAL,
     NOTHING,
     Draft,
+    Dropped,
     Encoded,
     GroupDefinition,
     Held,
@@ -35,6 +36,7 @@ from agent.uplink import forwarder as module
 from agent.uplink.former import GONE
 from agent.uplink.forwarder import HOLD_S, Delivery, Forwarder
 from agent.uplink.fresh import Fresh
+from agent.uplink.orphans import UNDEFINED
 from agent.uplink.trouble import Kind
 from protocols.field.contract import Group, Scan, Tag
 from protocols.uplink import definition
@@ -370,6 +372,37 @@ async def test_a_definition_that_the_receiver_asks_for_goes_again() -> None:
         await cloud.confirm(0, asks=(MAIN.ref,), epoch="ff")  # another epoch's
         await cloud.confirm(0, (2, 2), asks=(MAIN.ref,))
         await cloud.got(MAIN_SENT, batch(2, MAIN))
+
+
+async def test_what_refers_to_a_definition_that_is_lost_is_given_up_when_the_receiver_asks_for_it() -> None:
+    """As a damaged outbox leaves it: the batches are there, and what they refer to is not."""
+    async with site() as one, one.receiver() as cloud, one.running():
+        await one.append(MAIN)
+        await one.append_as(lambda _, seq: Encoded(message(seq, LATER)))
+        await one.append_as(lambda _, seq: Encoded(message(seq, LATER, OTHER)))
+        await one.append_as(lambda _, seq: Encoded(message(seq, OTHER)))
+        await until(lambda: len(cloud.sent) == 5)
+        await cloud.confirm(1, (2, 4), asks=(MAIN.ref,))  # it is kept, and goes again
+        await until(lambda: cloud.sent.count(MAIN_SENT) == 2)
+        assert await one.batches() == 3
+        await cloud.confirm(1, (2, 4), asks=(LATER.ref,))
+        await one.holds(1)
+        [held] = (await one.worker.call(Outbox.held)).values()
+        assert (held.waiting, list(held.dropped)) == (((4, 4),), [Dropped(2, 3, UNDEFINED)])
+        await until(lambda: cloud.said[-1].machines["press"].dropped == [(2, 3, UNDEFINED)])
+        await cloud.confirm(3, (4, 4), asks=(OTHER.ref,))
+        await one.holds(0)
+
+
+async def test_what_may_be_anothers_is_not_given_up() -> None:
+    async with site() as one, one.receiver() as cloud, one.running():
+        await one.append_as(lambda _, seq: Encoded(message(seq, LATER)))
+        await until(lambda: len(cloud.sent) == 1)
+        await cloud.confirm(0, (1, 1), asks=(LATER.ref,), fenced="two speak", fenced_instance="other")
+        await until(lambda: one.forwarder.trouble == "two speak")
+        await one.append(MAIN)
+        await until(lambda: batch(2, MAIN) in cloud.sent)
+        assert await one.batches() == 2
 
 
 async def test_nothing_goes_without_its_definition() -> None:
