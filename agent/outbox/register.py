@@ -1,8 +1,8 @@
 """Which lane has which number, a second time, in a text file beside the database.
 
 Rows name their lane by its number only. Where the database is damaged so that a lane's record is lost, this is how its
-batches still find their machine and epoch. A line for each lane, added when it is made; the last one for a number
-counts.
+batches still find their machine and epoch; where all of it is lost, this is which lanes there were. A line for each,
+added when it is made; the last one for a number counts.
 """
 
 from __future__ import annotations
