@@ -53,6 +53,8 @@ def recognise(whole: Whole, passport: Passport | None, tally: Count, here: Here)
     copied = differences(before, here.signs)
     if "marker" in before and here.marker not in before["marker"]:
         copied.append("a copy or a restored backup")
+    if before and not copied and whole.commits < tally.commits:  # its numbers were given, and would be given again
+        copied.append("an earlier state of it")
     is_booted = "marker" in before and (not here.boot or before.get("boot") != [here.boot])
     is_same = known is not None and whole.id == known.id and not copied
     return Finding(copied, is_booted, lost=None, epochs=known.epochs if known and is_same else (), counted=counted)

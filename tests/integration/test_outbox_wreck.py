@@ -390,6 +390,20 @@ def test_a_copy_declares_nothing_of_a_log_that_lost_its_end(tmp_path: Path, harm
         assert outbox.epoch != lane.epoch
 
 
+@pytest.mark.parametrize("harm", LOG_HARMS)
+def test_a_log_that_lost_its_end_is_noticed_without_a_passport(tmp_path: Path, harm: Harm) -> None:
+    """Nothing proves that this is the original, so nothing is declared; but no number is given again."""
+    lane = kill_with_a_log(tmp_path)
+    harm(tmp_path)
+    (tmp_path / "passport").unlink()
+    with opened(tmp_path) as outbox:
+        assert not is_damaged(outbox, lane)
+        assert outbox.held()[lane].last < 12
+        outbox.append([draft()], 3)
+        assert outbox.epoch != lane.epoch
+        assert outbox.held()[lane].last < 12
+
+
 @pytest.mark.parametrize("spoil", [_missing, _garbage, _flipped])
 def test_without_a_tally_the_passport_still_knows_how_many_transactions_there_were_at_the_opening(
     tmp_path: Path, spoil: Harm

@@ -72,6 +72,8 @@ def test_only_the_original_answers_and_only_where_something_is_lost(
     if found.lost is not None or found.epochs:
         assert is_original(passport, here.marker, here.signs)
         assert not found.copied
+    if whole.signs and whole.commits < tally.commits:
+        assert found.lost is not None or found.copied, "its numbers would be given again"
     if found.lost is not None and whole.signs:
         assert found.lost.id == whole.id
         assert whole.commits < found.counted.commits or here.marker not in whole.signs["marker"]
