@@ -27,7 +27,7 @@ from agent.outbox.passport import Passport
 from agent.outbox.reading import PAUSES_S, Patience, is_partly_readable, is_unreadable, reads_whole
 from agent.outbox.recognition import Here, recognise, settle, told
 from agent.outbox.records import RecordError, unpack_whole
-from agent.outbox.rows import DAMAGED_MAX, RowsMissing
+from agent.outbox.rows import RowsMissing
 from agent.outbox.space import Space
 from agent.outbox.steady import SteadyClock
 from agent.outbox.tally import Count
@@ -152,9 +152,7 @@ class Database:
     def _passport(self) -> Passport:
         """As it is to be when the running transaction is done."""
         whole = self.lanes.whole
-        epochs = [one for one in (*self._epochs, *whole.epochs.values()) if one not in whole.damaged]
-        here_only = tuple(dict.fromkeys(epochs))[-DAMAGED_MAX:]
-        return Passport(whole.id, whole.signs, here_only, whole.damaged, Count(whole.commits - 1, whole.session))
+        return Passport.of(whole, self._epochs, Count(whole.commits - 1, whole.session))
 
     def fork(self, unsent: Mapping[Lane, Ranges]) -> list[tuple[Lane, Range]]:
         """In a transaction: of the epochs up to now, somebody else may have numbers, too."""

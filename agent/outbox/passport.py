@@ -18,11 +18,13 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from agent.outbox import durable
 from agent.outbox.identity import Signs, differences, is_dated
+from agent.outbox.rows import DAMAGED_MAX, Whole
 from agent.outbox.tally import Count
 from protocols.program.logs import get_logger
 
@@ -50,6 +52,12 @@ class Passport:
         if marker is None or not is_dated(marker) or marker not in self.signs.get("marker", ()):
             return False
         return not differences(self.signs, signs)
+
+    @classmethod
+    def of(cls, whole: Whole, former: Iterable[str], counted: Count) -> Passport:
+        """`former`: epochs that are over, and in which numbers were given nowhere else."""
+        epochs = dict.fromkeys(one for one in (*former, *whole.epochs.values()) if one not in whole.damaged)
+        return cls(whole.id, whole.signs, tuple(epochs)[-DAMAGED_MAX:], whole.damaged, counted)
 
     def pack(self) -> bytes:
         """A line of JSON, and one with its CRC."""

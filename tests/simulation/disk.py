@@ -1,7 +1,8 @@
 """The outbox on a disk that is a value: what a crash leaves behind, and what a backup of it would hold.
 
-The rules are the outbox's own (agent/outbox/lanes.py), and so are its records; only SQLite and the file system are not
-here. A transaction is one step of the virtual clock: a crash comes before it or after it.
+The rules are the outbox's own (agent/outbox/lanes.py), and so are its records, and how it recognises itself; only
+SQLite and the file system are not here. A transaction is one step of the virtual clock: a crash comes before it or
+after it.
 """
 
 from __future__ import annotations
@@ -28,10 +29,13 @@ from agent.outbox.contract import (
 )
 from agent.outbox.lane import LaneState
 from agent.outbox.lanes import Lanes, Limits
+from agent.outbox.passport import Passport
+from agent.outbox.recognition import Here, recognise, settle
 from agent.outbox.records import pack_lane, pack_whole, unpack_lane, unpack_whole
 from agent.outbox.rewrite import move
 from agent.outbox.rows import MemoryRows, Whole
 from agent.outbox.steady import SteadyClock
+from agent.outbox.tally import Count
 from protocols.uplink.ranges import Ranges
 
 Note = Callable[[Lane, int, Encoded], None]
@@ -39,13 +43,19 @@ Note = Callable[[Lane, int, Encoded], None]
 
 @dataclass
 class Disk:
-    """What is durable. `instance`: which installation's. `full`: it takes nothing. `failing`: so many calls fail."""
+    """What is durable. `full`: it takes nothing. `failing`: so many calls fail.
+
+    Beside the database: the `marker`, the `passport`, the `tally`, and the `register` of lanes with their priorities.
+    """
 
     rows: MemoryRows = field(default_factory=MemoryRows)
     whole: bytes = b""
     lanes: dict[int, bytes] = field(default_factory=dict)
     definitions: dict[tuple[int, bytes], GroupDefinition] = field(default_factory=dict)
-    instance: str = ""
+    marker: str | None = None
+    passport: Passport | None = None
+    tally: Count = field(default_factory=Count)
+    register: tuple[tuple[Lane, int], ...] = ()
     full: bool = False
     failing: float = 0.0
 
@@ -54,6 +64,10 @@ class Disk:
         found = copy.deepcopy(self)
         found.full, found.failing = False, 0.0
         return found
+
+    def without_database(self) -> Disk:
+        """What is left beside it."""
+        return Disk(marker=self.marker, passport=self.passport, tally=self.tally, register=self.register)
 
 
 class _Rows(MemoryRows):
@@ -93,19 +107,16 @@ def _watched(draft: Draft, encoded: dict[tuple[str, int], Encoded]) -> Draft:
 class SimulatedOutbox:
     """The contract over a Disk. `note` is told of every batch right after it got its number.
 
-    `copied`: it notices that it was. `booted`: the machine was started anew.
+    `copied`: its files are others than those that it knows. `boot`: of the machine, which one it is.
     """
 
     def __init__(
-        self, disk: Disk, limits: Limits, chance: random.Random, note: Note, *, copied: bool, booted: bool
+        self, disk: Disk, limits: Limits, chance: random.Random, note: Note, *, copied: bool, boot: str
     ) -> None:
         self._disk = disk
         self._chance = chance
         self._note = note
         self.news: Sequence[str] = ()
-        if copied or not disk.instance:
-            disk.instance = f"{chance.getrandbits(64):016x}"
-        self.instance = disk.instance
         rows = _Rows(disk)
 
         def new_epoch() -> str:
@@ -114,18 +125,32 @@ class SimulatedOutbox:
         def definition(number: int) -> Callable[[bytes], GroupDefinition | None]:
             return lambda ref: disk.definitions.get((number, ref))
 
-        whole = unpack_whole(disk.whole)[0] if disk.whole else Whole({NORMAL: new_epoch()})
+        whole = unpack_whole(disk.whole)[0] if disk.whole else Whole({NORMAL: new_epoch()}, id=new_epoch())
         states = [unpack_lane(number, packed, definition(number)) for number, packed in disk.lanes.items()]
         self._lanes = Lanes(rows, whole, limits, new_epoch, states)
         self._clock = SteadyClock(time.monotonic, whole.steady_us, whole.wall_us)
-        if copied or booted:  # as agent/outbox/disk.py does
-            self._lanes.fork()
-        rows.save_whole(self._lanes.whole)
+        if copied:
+            disk.marker = f"{chance.getrandbits(32)} 1.5"
+        here = Here(disk.marker, f"{chance.getrandbits(32)} 1.5", {}, boot)
+        found = recognise(whole, disk.passport, disk.tally, here)
+        settle(self._lanes, found, here, disk.register)
+        self._epochs = found.epochs
+        self._flush()
+        disk.marker = here.made
+
+    @property
+    def instance(self) -> str:
+        return self._lanes.whole.id
 
     def _flush(self) -> None:
-        whole = self._lanes.touch_whole()
+        """As agent/outbox/database.py does, in the same order."""
+        disk, whole = self._disk, self._lanes.touch_whole()
+        whole.commits += 1
         whole.steady_us, whole.wall_us = self._clock.steady_us, self._clock.wall_us
         self._lanes.flush()
+        disk.register = tuple((state.name, state.priority) for state in self._lanes.states.values())
+        disk.tally = Count(whole.commits, whole.session)
+        disk.passport = Passport.of(whole.copy(), self._epochs, disk.tally)
 
     def _fails(self) -> bool:
         return self._disk.failing > 0 and self._chance.random() < self._disk.failing
@@ -196,6 +221,7 @@ class SimulatedOutbox:
 
     def fork(self, reason: str, unsent: Mapping[Lane, Ranges] = NOTHING) -> None:
         self._try()
+        self._epochs = ()
         for lane, run in self._lanes.fork(unsent):
             move(self._lanes, lane, run)
         self.news = (*self.news, f"a new epoch begins: {reason}")

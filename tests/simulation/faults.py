@@ -119,7 +119,7 @@ async def machine_set_back(world: World) -> None:
     while world.disk_backups:
         await world.kill_agent()
         _put_back(world)
-        world.booted = True
+        world.boots += 1
         await world.start_agent()
         await world.pause(0.1, 5)
         if world.chance.random() < 0.5:
@@ -130,7 +130,7 @@ async def machine_booted(world: World) -> None:
     """After a power cut."""
     await world.kill_agent()
     await world.pause(1, 15)
-    world.booted = True
+    world.boots += 1
     await world.start_agent()
 
 
@@ -148,6 +148,15 @@ async def disk_deleted(world: World) -> None:
     before, world.disk = world.disk, Disk(full=world.disk.full)
     world.disk_was_replaced(before)
     world.disk_backups.clear()
+    await world.start_agent()
+
+
+async def database_lost(world: World) -> None:
+    """Of the outbox: damage has taken all of it, and left what lies beside it."""
+    await world.kill_agent()
+    before, world.disk = world.disk, world.disk.without_database()
+    world.disk.full = before.full
+    world.database_was_lost(before)
     await world.start_agent()
 
 
@@ -187,6 +196,7 @@ FAULTS: tuple[tuple[Fault, int, tuple[str, ...]], ...] = (
     (machine_set_back, 2, (AGENT, DISK)),
     (machine_booted, 1, (AGENT,)),
     (disk_deleted, 1, (AGENT, DISK)),
+    (database_lost, 1, (AGENT, DISK)),
     (clock_steps, 2, ()),
     (quiet, 1, (AGENT, RECEIVER, BROKER, STORE, DISK)),
     (tended, 1, (AGENT,)),

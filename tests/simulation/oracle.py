@@ -22,10 +22,12 @@ class Broken(AssertionError):
 class Account:
     """`taken`: the counters in each batch that ever got a number. `undone`: batches that a rollback of the outbox's
     disk took away; such a batch may be stored, because it may have been sent before, and may be missing for ever,
-    because the gateway cannot tell whether a clone of it still has it. `ever`: (machine, counter) of all."""
+    because the gateway cannot tell whether a clone of it still has it. `destroyed`: those that were lost with the
+    outbox's database; nobody is to wait for them. `ever`: (machine, counter) of all."""
 
     taken: dict[Key, tuple[int, ...]] = field(default_factory=dict)
     undone: set[Key] = field(default_factory=set)
+    destroyed: set[Key] = field(default_factory=set)
     ever: set[tuple[str, int]] = field(default_factory=set)
 
     def note(self, key: Key, counters: Iterable[int]) -> None:
@@ -57,7 +59,7 @@ def check(
     excused: dict[str, set[int]] = {}
     for key, counters in account.taken.items():
         known.setdefault(key[0], set()).update(counters)
-        if key in account.undone or key in dropped:
+        if key in account.undone or key in account.destroyed or key in dropped:
             excused.setdefault(key[0], set()).update(counters)
     for machine, taken in known.items():
         there = set(stored.get(machine, {}))

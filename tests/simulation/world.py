@@ -145,7 +145,7 @@ class World:
     scans: int = 0
     dead_lanes: set[Lane] = field(default_factory=set)
     copied: bool = False
-    booted: bool = False
+    boots: int = 0
 
     def __post_init__(self) -> None:
         self.broker = MemoryBroker(queue_max=self.plan.queue_max, window=self.chance.choice((1, 20, 200)))
@@ -169,9 +169,11 @@ class World:
     # --- the gateway ---
 
     async def start_agent(self) -> None:
-        (copied, self.copied), (booted, self.booted) = (self.copied, False), (self.booted, False)
+        copied, self.copied = self.copied, False
         process = self.agent = _Process(self.loop)
-        outbox = SimulatedOutbox(self.disk, self.plan.limits, self.chance, self.note, copied=copied, booted=booted)
+        outbox = SimulatedOutbox(
+            self.disk, self.plan.limits, self.chance, self.note, copied=copied, boot=f"boot {self.boots}"
+        )
         worker = self.worker = OutboxWorker(lambda: outbox)
         process.uses(worker)
         await worker.open()
@@ -248,10 +250,23 @@ class World:
     def disk_was_replaced(self, before: Disk) -> None:
         """What the old disk held and the new one does not is gone, unless it was delivered."""
         kept = dict(_lasts(self.disk))
+        for lane, last in kept.items():
+            self.account.destroyed -= {(*lane, seq) for seq in range(1, last + 1)}
         for lane, last in _lasts(before):
             for seq in range(kept.get(lane, 0) + 1, last + 1):
                 self.account.undone.add((*lane, seq))
             if lane not in kept:
+                self.dead_lanes.add(lane)
+
+    def database_was_lost(self, before: Disk) -> None:
+        """The gateway itself has to tell of what it gave, and only there: nobody may wait for it."""
+        told = () if before.passport is None else (*before.passport.epochs, *before.passport.damaged)
+        for lane, last in _lasts(before):
+            numbers = {(*lane, seq) for seq in range(1, last + 1)}
+            if lane.epoch in told:
+                self.account.destroyed |= numbers
+            else:
+                self.account.undone |= numbers
                 self.dead_lanes.add(lane)
 
     def store_was_restored(self) -> None:
