@@ -96,6 +96,7 @@ class Confirms:
         if confirm.receiver != self._receiver:  # its database may be another one, or a backup
             self._receiver = confirm.receiver
             self._answered.clear()
+            self._window.try_anew()
         self.heard_s = now_s = time.monotonic()
         freed, missed = 0, dict[Lane, Ranges]()
         lanes = list(_lanes(confirm))

@@ -12,7 +12,7 @@ A number is published again only when
 - the session was lost (the broker has forgotten us, and with us perhaps everything) and no confirm covers it, or
 - the receiver says that it is missing, and it is no longer on its way: the receiver has stored what was published after
   it, or nothing has been confirmed for RESEND_S; and RESEND_S have passed since it was last published, twice as long
-  after each time.
+  after each time that the same run of the receiver has missed it.
 Publishing twice does no harm (the receiver stores once); publishing never would.
 """
 
@@ -363,6 +363,11 @@ class Window:
     def is_heard(self, lane: Lane) -> bool:
         """Whether the receiver has spoken of this lane, in this run."""
         return self._tracks[lane].is_heard
+
+    def try_anew(self) -> None:
+        """Another run of the receiver speaks: that messages got lost before it is no sign that they will again."""
+        for track in self._tracks.values():
+            track.tries = {seq: one._replace(times=0) for seq, one in track.tries.items()}
 
     def confirmed(self, lane: Lane, through_seq: int, highest: int, missing: Sequence[Range], now_s: float) -> Word:
         """The receiver's word on a lane that is known here: see protocols/uplink/confirm.py."""

@@ -235,7 +235,7 @@ class Line:
             "data_dir": str(gateway.data_dir),
             "batch": {"interval_s": self.setup.interval_s},
             "clock": {"synchronised": self.setup.clock},
-            "shutdown_drain_s": 60,
+            "shutdown_drain_s": 120,  # what is missing may go again only a minute later, with the next confirm
             "devices": [self._device(source) for source in gateway.sources],
         }
         if self.setup.outbox:

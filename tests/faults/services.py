@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 RESTART_S = 1.0  # systemd's RestartSec, shortened
-END_PATIENCE_S = 120.0
+END_PATIENCE_S = 150.0  # above the agent's drain time
 
 
 def now_us() -> int:

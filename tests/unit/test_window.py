@@ -265,6 +265,11 @@ def test_it_goes_again_with_growing_patience() -> None:
             sent_s = now_s
     assert waits_s[:3] == [RESEND_S, 2 * RESEND_S, 4 * RESEND_S]
     assert set(waits_s[3:]) == {RESEND_S_MAX}
+    window.try_anew()  # another run of the receiver speaks
+    confirm(window, 0, (1, 1), highest=2, now_s=sent_s + RESEND_S - 0.1)
+    assert not send_backlog(window, now_s=sent_s + RESEND_S - 0.1)
+    confirm(window, 0, (1, 1), highest=2, now_s=sent_s + RESEND_S)
+    assert send_backlog(window, now_s=sent_s + RESEND_S) == [1]
 
 
 def test_what_may_still_stand_in_the_brokers_queue_is_not_resent() -> None:
@@ -684,6 +689,22 @@ class World(RuleBasedStateMachine):
     def ask_the_outbox(self) -> None:
         self.hold()
 
+    @rule()
+    def look_into_the_outbox(self) -> None:
+        self.window.look({lane: machine.held() for lane, machine in self.machines.items()})
+
+    @rule(lane=st.sampled_from(LANES))
+    def thin_out(self, lane: Lane) -> None:
+        """The oldest that waits gets a number of its own, of which no append tells, but two looks do."""
+        machine = self.machines[lane]
+        if oldest := min(machine.waiting, default=0):
+            machine.waiting.discard(oldest)
+            machine.dropped.add(oldest)
+            machine.last += 1
+            machine.waiting.add(machine.last)
+            self.look_into_the_outbox()
+            self.look_into_the_outbox()
+
     # --- the forwarder ---
 
     @rule(confirm_between=st.booleans())
@@ -825,6 +846,10 @@ class World(RuleBasedStateMachine):
             elif seq not in machine.waiting:
                 machine.dropped.add(seq)
         self.hold()
+
+    @rule()
+    def another_run_of_the_receiver_speaks(self) -> None:
+        self.window.try_anew()
 
     @rule(lane=st.sampled_from(LANES))
     def heartbeat(self, lane: Lane) -> None:
