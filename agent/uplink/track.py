@@ -187,12 +187,16 @@ class Track:
             self.unseen = union(self.unseen, common(held.waiting, ((self.last + 1, held.last),)))
             self.last = held.last
         self.priority = held.priority
-        self.dropped = union((), [(gone.first, gone.last) for gone in held.dropped])
+        self.note_dropped(held)
         given = ((1, held.last),) if held.last else ()
         gone = minus(given, held.waiting)
         self.forget(gone)
         self.backlog = union(self.backlog, minus(minus(held.waiting, self.stored), self.on_its_way()))
         return [seq for seq in self.flights if contains(gone, seq)]
+
+    def note_dropped(self, held: Held) -> None:
+        """What the outbox is about to declare. What was told once is not: the receiver may have lost it since."""
+        self.dropped = union((), [(gone.first, gone.last) for gone in held.dropped])
 
     def hear(self, through: int, highest: int, missing: Sequence[Range]) -> Heard:
         """The receiver's word, see protocols/uplink/confirm.py. What it has need not be published any more.

@@ -96,8 +96,11 @@ class Window:
     def look(self, held: Mapping[Lane, Held]) -> None:
         """Now and then: take in what the outbox gave by itself, when it thinned out, and no append has told of since.
 
-        What it held at the look before, too: of the newest the append may just be on its way here.
+        What it held at the look before, too: of the newest the append may just be on its way here. And what it has
+        still to declare: what was told meanwhile is asked for again where the receiver's database is put back.
         """
+        for lane in held.keys() & self._tracks.keys():
+            self._tracks[lane].note_dropped(held[lane])
         overlooked = {lane: one for lane, one in held.items() if self._last(lane) < self._looked.get(lane, 0)}
         self._looked = {lane: one.last for lane, one in held.items()}
         self.hold(overlooked)

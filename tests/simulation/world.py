@@ -250,8 +250,13 @@ class World:
     def disk_was_replaced(self, before: Disk) -> None:
         """What the old disk held and the new one does not is gone, unless it was delivered."""
         kept = dict(_lasts(self.disk))
-        for lane, last in kept.items():
-            self.account.destroyed -= {(*lane, seq) for seq in range(1, last + 1)}
+        for key in list(self.account.destroyed):
+            lane = Lane(*key[:2])
+            self.account.destroyed.discard(key)
+            if key[2] > kept.get(lane, 0):  # that it was destroyed, this disk does not know
+                self.account.undone.add(key)
+            if lane not in kept:
+                self.dead_lanes.add(lane)
         for lane, last in _lasts(before):
             for seq in range(kept.get(lane, 0) + 1, last + 1):
                 self.account.undone.add((*lane, seq))

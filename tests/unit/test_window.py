@@ -67,6 +67,16 @@ def test_what_the_outbox_gave_by_itself_is_found_when_looked_for_twice() -> None
     assert window.sent(M).through == 2
 
 
+def test_what_was_declared_once_and_is_missed_again_is_unknown() -> None:
+    """The receiver was told, and then its database was put back: somebody has to tell it again."""
+    window = Window()
+    window.hold({M: Held(4, ((3, 4),), dropped=(Dropped(1, 2, "too old"),))})
+    window.connected(session_present=True, now_s=0.0)
+    assert window.confirmed(M, 0, 0, [(1, 2)], 1.0).unknown == (), "it is about to be told"
+    window.look({M: held(4, 3)})
+    assert window.confirmed(M, 0, 0, [(1, 2)], 2.0).unknown == ((1, 2),)
+
+
 def test_what_is_appended_between_two_looks_stays_live() -> None:
     window = Window()
     window.connected(session_present=True, now_s=0.0)
