@@ -815,9 +815,17 @@ def test_a_gateway_is_registered_by_an_operator_before_or_after_its_first_word(s
 def test_an_old_sessions_message_lets_numbers_grow_and_makes_nothing_new(store: Store) -> None:
     store.commit([telemetry(1), beat(session=5)])
     old = {"press-1": MachineNumbers(last_seq=4, sent_seq=4), "oven-1": MachineNumbers(last_seq=4, sent_seq=4)}
-    assert list(store.commit([beat(old, session=4), beat(old, session=4, epoch="e0")])) == [BEAT, BEAT]
+    late = [beat(old, session=4), beat(old, session=4, epoch="e0", retained=True)]
+    assert list(store.commit(late)) == [BEAT, BEAT]
     assert ledger(store) == Ledger("e1", ((1, 1),), (), 4)
     assert [row.machine for row in store.machines()] == ["press-1"]
+
+
+def test_a_live_status_of_another_epoch_is_no_old_sessions_message(store: Store) -> None:
+    """A disk that was set back, under a clock that was set back: its sessions count from below."""
+    store.commit([telemetry(1), beat(session=5)])
+    store.commit([beat({"press-1": MachineNumbers(last_seq=3, sent_seq=2)}, session=4, epoch="e2")])
+    assert {one.epoch: one.named for one in store.ledgers(PRESS)} == {"e1": False, "e2": True}
 
 
 def test_the_status_of_an_unknown_plants_gateway_is_kept_once(store: Store) -> None:
