@@ -327,7 +327,7 @@ def _device(
 ) -> Device | None:
     known = len(problems)
     own = {key: value for key, value in device.items() if key not in DeviceSettings.model_fields}
-    settings = _validated(source, module.Settings, own, ("devices", at), problems)
+    settings = _validated(source, module.Settings, own, ("devices", at), problems, beside=DeviceSettings)
     groups: list[Group] = []
     rules: dict[str, GroupRules] = {}
     listed = device.get("groups")
@@ -359,7 +359,7 @@ def _group(
     problems: list[Problem],
 ) -> tuple[Group, GroupRules]:
     own = {key: value for key, value in group.items() if key not in GroupSettings.model_fields}
-    options = _validated(source, module.GroupSettings, own, path, problems)
+    options = _validated(source, module.GroupSettings, own, path, problems, beside=GroupSettings)
     listed = group.get("tags")
     tags: list[tuple[TagSettingsBase, Tag]] = []
     for number, tag in enumerate(listed if isinstance(listed, list) else []):
@@ -380,12 +380,18 @@ def _group(
 
 
 def _validated(
-    source: Source, model: type[SettingsModel], value: Any, path: tuple[str | int, ...], problems: list[Problem]
+    source: Source,
+    model: type[SettingsModel],
+    value: Any,
+    path: tuple[str | int, ...],
+    problems: list[Problem],
+    beside: type[BaseModel] | None = None,
 ) -> SettingsModel | None:
+    """`beside`: what reads the keys of every protocol that stand at the same place."""
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        problems.extend(source.explain(error, model, path))
+        problems.extend(source.explain(error, model, path, tuple(beside.model_fields) if beside else ()))
         return None
 
 

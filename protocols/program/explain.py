@@ -67,10 +67,13 @@ class Finding:
     at_key: bool = False
 
 
-def explain(error: ValidationError, model: type[BaseModel], value: Any, base: Path = ()) -> list[Finding]:
+def explain(
+    error: ValidationError, model: type[BaseModel], value: Any, base: Path = (), beside: Sequence[str] = ()
+) -> list[Finding]:
     """Every error of validating the part of `value` at `base` with `model`, each once, as sentences.
 
-    `value` is the whole document. What a plain union's members expected of one place is told as one finding.
+    `value` is the whole document. `beside`: keys at `base` that another model reads, so that they may be meant. What a
+    plain union's members expected of one place is told as one finding.
     """
     part = value
     for step in base:
@@ -84,7 +87,7 @@ def explain(error: ValidationError, model: type[BaseModel], value: Any, base: Pa
             inputs.setdefault(path, details["input"])
             expected.setdefault(path, []).append(what)
             continue
-        findings.append(_finding(details, model, part))
+        findings.append(_finding(details, model, part, beside))
     for path, whats in expected.items():
         needed = [what for what in dict.fromkeys(whats) if what != "a whole number" or "a number" not in whats]
         message = f"expected {' or '.join(needed)}, found {_found(inputs[path], path)}"
@@ -100,7 +103,7 @@ def suggest(word: str, known: Sequence[str]) -> str:
     return f"known here: {', '.join(known)}" if 0 < len(known) <= 12 else "remove it"
 
 
-def _finding(details: ErrorDetails, model: type[BaseModel], part: Any) -> Finding:
+def _finding(details: ErrorDetails, model: type[BaseModel], part: Any, beside: Sequence[str]) -> Finding:
     kind, loc, given = details["type"], details["loc"], details["input"]
     context: Mapping[str, Any] = details.get("ctx", {})
     if kind in ("missing", "union_tag_not_found"):
@@ -110,6 +113,7 @@ def _finding(details: ErrorDetails, model: type[BaseModel], part: Any) -> Findin
     if kind == "extra_forbidden":
         path = _path(loc, part, given)
         known = sorted({name for owner in _models_at(model, loc[:-1]) for name in _names(owner)})
+        known += beside if len(loc) == 1 else ()
         return Finding(path, path, f'unknown key "{loc[-1]}"; {suggest(str(loc[-1]), known)}', at_key=True)
     if kind == "union_tag_invalid":
         path = _path(loc, part, given)

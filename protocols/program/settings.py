@@ -12,7 +12,7 @@ means in `scalar`, how overrides are written in `overrides`, the sentences in `e
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -46,14 +46,16 @@ class Source:
         """A problem about the value at `path`, or its key, or the nearest thing around it that has a place."""
         return self._at(path, path, message, at_key)
 
-    def explain(self, error: ValidationError, model: type[BaseModel], path: Path = ()) -> list[Problem]:
+    def explain(
+        self, error: ValidationError, model: type[BaseModel], path: Path = (), beside: Sequence[str] = ()
+    ) -> list[Problem]:
         """The problems of an error raised by validating the part at `path` with `model`, each at its place.
 
-        What the document itself already refused is left out.
+        `beside`: keys there that another model reads. What the document itself already refused is left out.
         """
         from protocols.program.explain import explain  # only where something is wrong
 
-        findings = explain(error, model, self.value, path)
+        findings = explain(error, model, self.value, path, beside)
         return [self._at(f.place, f.path, f.message, f.at_key) for f in findings if not self._is_refused(f.path)]
 
     def _is_refused(self, path: Path) -> bool:

@@ -178,6 +178,26 @@ devices:
 """
 
 
+@pytest.mark.parametrize(
+    ("wrong", "right", "in_group"),
+    [
+        ("machne", "machine", False),
+        ("group", "groups", False),
+        ("unitid", "unit_id", False),
+        ("perod_s", "period_s", True),
+        ("period", "period_s", True),
+    ],
+)
+def test_a_misspelt_key_of_every_protocol_is_recognised_beside_the_drivers_own(
+    tmp_path: Path, wrong: str, right: str, in_group: bool
+) -> None:
+    document = yaml.safe_load(yaml.safe_dump(GOOD))
+    place = document["devices"][0]["groups"][0] if in_group else document["devices"][0]
+    place[wrong] = place.pop(right, 1)
+    told = problems(tmp_path, yaml.safe_dump(document, sort_keys=False))
+    assert [one for one in told if f'unknown key "{wrong}"; did you mean "{right}"?' in one]
+
+
 def test_every_problem_at_once_each_at_its_place_with_the_remedy(tmp_path: Path) -> None:
     tag = "devices[1].groups[0].tags"
     expected = [
