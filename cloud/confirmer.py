@@ -90,7 +90,7 @@ class Confirmer:
         self._senders: dict[tuple[MachineTopic, str], GatewayTopic] = {}
         self._wanted: dict[MachineTopic, dict[bytes, None]] = {}
         self._wake = asyncio.Event()
-        self._life = secrets.token_hex(8)
+        self._run_id = secrets.token_hex(8)
 
     def stored(self, machine: MachineTopic, epoch: str, gateway: str, size: int, *, urgent: bool = False) -> None:
         """A batch of so many bytes was stored, or was there already. `urgent`: it is of a backlog, or came again.
@@ -178,7 +178,7 @@ class Confirmer:
         debt.pending = told.pending
         wanted = {name: self._wanted.get(MachineTopic(gateway.plant, name), {}) for name in told.machines}
         asked = {name: [ref.hex() for ref in refs] for name, refs in wanted.items() if refs}
-        for part in parts(told, asked, time.time_ns() // 1_000_000, self._life):
+        for part in parts(told, asked, time.time_ns() // 1_000_000, self._run_id):
             self._check(gateway, debt, await self._link.publish(Message(gateway.confirm, part.encode())))
             for name in part.machines:
                 self._wanted.pop(MachineTopic(gateway.plant, name), None)

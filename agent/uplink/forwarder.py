@@ -4,9 +4,9 @@ One session after another: connect with the will, say online, publish what the w
 heartbeats; when the connection goes, wait with growing, jittered pauses and begin again. The outbox is the only queue:
 no more is in flight than the broker takes unacknowledged, and all of it is still on disk.
 
-Of this package: window.py and track.py know which numbers are on their way, pace.py how fast the backlog may go,
-sender.py publishes, confirms.py takes the receiver's word, contest.py notices a second client with our id, trouble.py
-holds the sentences for people.
+Of this package: window.py and track.py know which numbers are on their way, load.py how much may be, pace.py how fast
+the backlog may go, sender.py publishes, confirms.py takes the receiver's word, contest.py notices a second client
+with our id, trouble.py holds the sentences for people.
 """
 
 from __future__ import annotations

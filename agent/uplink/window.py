@@ -3,9 +3,7 @@
 Live first: what is appended while there is a connection goes before everything else, lanes of high priority first.
 What was appended before the connection, or could not be sent within LIVE_S, is backlog: it goes beside the live flow,
 in ascending order, as fast as agent/uplink/pace.py lets it.
-
-What is published and not confirmed is bounded over all lanes in count and bytes, so that the broker never has to hold
-more than that; the backlog never takes more than BACKLOG_SHARE of it, so that there is always room for what is live.
+How much may be on its way at a time: agent/uplink/load.py.
 
 A number is published again only when
 - the connection broke before the broker acknowledged it, or the broker refused it,
@@ -18,24 +16,15 @@ Publishing twice does no harm (the receiver stores once); publishing never would
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from agent.outbox.contract import PRIORITIES, Held, Lane
+from agent.uplink.load import LOAD_BYTES, LOAD_COUNT, Load
 from agent.uplink.track import Flight, Sent, Track, Tries, Word
 from protocols.uplink.batch import SEQ_MAX
 from protocols.uplink.ranges import Range, Ranges, add, contains, minus
-
-WINDOW_COUNT = 500
-WINDOW_BYTES = 16 << 20
-BACKLOG_SHARE = 0.75
-BACKLOG_MIN = 4
-"""Where messages get lost on the way, the backlog is thinned by half, down to so many at a time; then it grows."""
-
-SHARE_MIN = 16
-"""Of the window each lane may have as much as its share, and always so many numbers."""
 
 LIVE_S = 5.0
 RESEND_S = 10.0
@@ -57,9 +46,8 @@ class Run(NamedTuple):
 class Window:
     """Events in, numbers out."""
 
-    def __init__(self, count_max: int = WINDOW_COUNT, bytes_max: int = WINDOW_BYTES) -> None:
-        self._count_max = count_max
-        self._bytes_max = bytes_max
+    def __init__(self, count_max: int = LOAD_COUNT, bytes_max: int = LOAD_BYTES) -> None:
+        self._load = Load(count_max, bytes_max)
         self._tracks: dict[Lane, Track] = {}
         self._live: dict[int, deque[Lane]] = {priority: deque() for priority in _ORDER}
         self._queued: set[Lane] = set()
@@ -70,12 +58,12 @@ class Window:
         self._order = self._order_stored = 0
         self._progress_s = 0.0
         self._aged_s = 0.0
-        self._count = self._bytes = 0  # published, not confirmed, and not known to be lost
-        self._backlog_count = 0  # of these
-        self._backlog_max = count_max
-        self._thinned_s = -math.inf
         self._looked: dict[Lane, int] = {}
-        self.backlog_bytes = 0
+
+    @property
+    def backlog_bytes(self) -> int:
+        """Of the backlog on its way."""
+        return self._load.backlog_bytes
 
     # --- what is there ---
 
@@ -179,7 +167,7 @@ class Window:
     def next_live(self, now_s: float) -> tuple[Lane, int] | None:
         """The next number that goes before all others; None while there is none, or the window is full."""
         self._pass_time(now_s)
-        if self._count >= self._count_max or self._bytes >= self._bytes_max:
+        if not self._load.takes():
             return None
         for priority in _ORDER:
             queue = self._live[priority]
@@ -189,7 +177,7 @@ class Window:
                     self._queued.discard(queue.popleft())
                     continue
                 queue.rotate(-1)
-                if self._is_free(track, track.live[0][0], self._share()):
+                if self._is_free(track, track.live[0][0], self._load.share(len(self._tracks))):
                     return track.lane, track.live[0][0]
         return None
 
@@ -198,7 +186,7 @@ class Window:
         self._pass_time(now_s)
         if not self.takes_backlog():
             return None
-        share = int(self._share() * BACKLOG_SHARE)
+        share = self._load.backlog_share(len(self._tracks))
         for priority in _ORDER:
             lanes = self._behind[priority]
             for lane in list(lanes):
@@ -214,18 +202,13 @@ class Window:
 
     def takes_backlog(self) -> bool:
         """Whether the window has room for more of the backlog."""
-        return (
-            self._backlog_count < min(BACKLOG_SHARE * self._count_max, self._backlog_max)
-            and self.backlog_bytes < BACKLOG_SHARE * self._bytes_max
-            and self._count < self._count_max
-            and self._bytes < self._bytes_max
-        )
+        return self._load.takes_backlog()
 
     def may_go(self, lane: Lane, seq: int, now_s: float) -> bool:
         """Whether this number of the backlog is still to be published, and its lane may go on."""
         self._pass_time(now_s)
         track = self._tracks[lane]
-        return track.waits(seq) and self._is_free(track, seq, int(self._share() * BACKLOG_SHARE))
+        return track.waits(seq) and self._is_free(track, seq, self._load.backlog_share(len(self._tracks)))
 
     def has_live(self) -> bool:
         """Whether anything waits to go first; perhaps held up."""
@@ -248,10 +231,6 @@ class Window:
     @staticmethod
     def _is_free(track: Track, seq: int, share: int) -> bool:
         return not track.rests_until_s and seq <= track.free_to and track.piped < share
-
-    def _share(self) -> int:
-        """A lane that is stuck must not hold up the others."""
-        return max(SHARE_MIN, self._count_max // max(1, len(self._tracks)))
 
     def _pass_time(self, now_s: float) -> None:
         for lane in list(self._resting):
@@ -280,8 +259,9 @@ class Window:
         track = self._tracks[lane]
         appended_s = track.take_out(seq)
         self._order += 1
-        track.flights[seq] = flight = Flight(size, self._order, now_s, history, appended_s)
-        self._pipe(track, flight, 1)
+        track.flights[seq] = Flight(size, self._order, now_s, history, appended_s)
+        track.piped += 1
+        self._load.add(size, history=history)
 
     def accepted(self, lane: Lane, seq: int) -> None:
         """The broker has it."""
@@ -382,7 +362,7 @@ class Window:
             self._progress_s = now_s
             freed += self._settle(track, seq)
         if freed:
-            self._backlog_max = min(self._count_max, self._backlog_max + max(1, self._backlog_max // 8))
+            self._load.grow()
         unknown: Ranges = ()
         if heard.lost:
             self._miss(track, heard.lost, highest, now_s)
@@ -395,20 +375,14 @@ class Window:
             flight = track.flights[seq]
             is_overtaken = flight.order < self._order_stored or seq > highest
             if is_overtaken and not flight.passed:
-                self._pipe(track, flight, -1)
+                self._unpipe(track, flight)
                 flight.passed = True
             tries = track.tries.get(seq, Tries(0, flight.sent_s))
             patience_s = min(RESEND_S * 2 ** min(tries.times, 10), RESEND_S_MAX)
             if (is_overtaken or is_quiet) and now_s - flight.sent_s >= patience_s:
                 track.tries[seq] = Tries(tries.times + 1, tries.first_s)
                 self._put_back(track, seq, now_s)
-                self._thin(now_s)
-
-    def _thin(self, now_s: float) -> None:
-        """What was published got lost on the way: most likely a queue of the broker ran over. Send less at a time."""
-        if now_s - self._thinned_s >= RESEND_S:
-            self._thinned_s = now_s
-            self._backlog_max = max(BACKLOG_MIN, min(self._backlog_max, self._count_max) // 2)
+                self._load.thin(now_s)
 
     # --- the account ---
 
@@ -429,13 +403,9 @@ class Window:
         if track.backlog:
             self._behind[track.priority].setdefault(track.lane)
 
-    def _pipe(self, track: Track, flight: Flight, sign: int) -> None:
-        track.piped += sign
-        self._count += sign
-        self._bytes += sign * flight.size
-        if flight.history:
-            self._backlog_count += sign
-            self.backlog_bytes += sign * flight.size
+    def _unpipe(self, track: Track, flight: Flight) -> None:
+        track.piped -= 1
+        self._load.remove(flight.size, history=flight.history)
 
     @staticmethod
     def _landed(track: Track, seq: int) -> bool:
@@ -449,7 +419,7 @@ class Window:
     def _remove(self, track: Track, seq: int) -> Flight:
         flight = track.flights.pop(seq)
         if not flight.passed:
-            self._pipe(track, flight, -1)
+            self._unpipe(track, flight)
         return flight
 
     def _settle(self, track: Track, seq: int) -> int:

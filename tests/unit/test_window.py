@@ -10,14 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from agent.outbox.contract import HIGH, LOW, NORMAL, Dropped, Held, Lane
+from agent.uplink.load import BACKLOG_SHARE, SHARE_MIN
 from agent.uplink.window import (
     ASIDE_MAX,
     ASIDE_REST_S,
-    BACKLOG_SHARE,
     LIVE_S,
     RESEND_S,
     RESEND_S_MAX,
-    SHARE_MIN,
     Run,
     Window,
 )
